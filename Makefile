@@ -1,0 +1,49 @@
+# `make serve` and `make test` need make and Python >= 3.11 with venv, nothing else.
+PYTHON ?= python3
+HOST ?= 0.0.0.0
+PORT ?= 8000
+# more arguments of pytest: make test ARGS="-k batching -x"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# the constraints hold for the build back end as well: by the first variable up to pip 25.2, then by the second
+PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install \
+    --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: help serve test lint containers
+
+help:
+	@echo 'make serve       install and serve on HOST:PORT (0.0.0.0:8000)'
+	@echo 'make test        install and run every check and every test'
+	@echo 'make lint        install and run the checks: ruff, pyright, import-linter'
+	@echo 'make containers  build the image, run docker-compose, post a photograph (needs a Docker engine)'
+
+serve: $(VENV)/.installed
+	exec $(BIN)/derain serve --host $(HOST) --port $(PORT)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+containers: $(VENV)/.installed-test
+	$(BIN)/pytest -m containers -s tests/containers $(ARGS)
+
+# pip is the last thing that venv puts in, so an environment that has it is whole
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable '.[test]'
+	touch $@ $(VENV)/.installed
