@@ -1,0 +1,38 @@
+# The service with its weights. Any base with Python >= 3.11, venv and pip will do:
+#     docker build --build-arg PYTHON_IMAGE=python:3.12-slim-bookworm -t tvi-derain .
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /src
+# what changes seldom first: the dependencies stay cached while the code changes
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY app/__init__.py app/__init__.py
+COPY model/__init__.py model/__init__.py
+COPY training/__init__.py training/__init__.py
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python3 -m venv /opt/derain && /opt/derain/bin/python -m pip install .
+COPY app app
+COPY model model
+COPY training training
+RUN /opt/derain/bin/python -m pip install --no-deps --force-reinstall .
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="tvi-derain" \
+      org.opencontainers.image.description="Takes rain out of photographs over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin derain
+ENV PATH=/opt/derain/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DERAIN_WEIGHTS_DIR=/opt/derain/weights
+COPY --from=build /opt/derain /opt/derain
+COPY weights /opt/derain/weights
+USER 10001
+WORKDIR /tmp
+EXPOSE 8000
+# ready only once the weights are loaded and warmed up
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+# exec form: SIGTERM reaches the service, which finishes what it has taken on
+STOPSIGNAL SIGTERM
+CMD ["derain", "serve", "--host", "0.0.0.0", "--port", "8000"]

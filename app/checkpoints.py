@@ -1,0 +1,86 @@
+"""Which restoration checkpoints there are, and which one is meant when none is named."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+
+from model.weights import NETWORK, CheckpointError, read_config, sha256
+
+DEFAULT_MODELS = {"cpu": "tvi-derain-s", "cuda": "tvi-derain-m"}
+"""The default model by type of device, where it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What can be told of a checkpoint without loading it.
+
+    Attributes:
+        parameters: trained parameters, those of the frozen text tower not counted.
+        bytes: of the weights file.
+        text: the text tower, an open_clip model or a checkpoint beside this one.
+        sha256: of the weights file, hexadecimal.
+        intact: whether that is the hash which its configuration names.
+    """
+
+    name: str
+    parameters: int
+    bytes: int
+    text: str
+    sha256: str
+    intact: bool
+
+
+def default_model(names: Collection[str], device: str, wanted: str | None = None) -> str:
+    """The model of a request that names none.
+
+    Args:
+        names: the checkpoints to choose from.
+        device: its type, `cpu` or `cuda`.
+        wanted: what the settings say.
+
+    Raises:
+        CheckpointError: `wanted` is not among them, or there are none.
+    """
+    if not names:
+        raise CheckpointError("there is no restoration checkpoint")
+    name = wanted or DEFAULT_MODELS.get(device, "")
+    if name in names:
+        return name
+    if wanted:
+        raise CheckpointError(f"the default model {wanted!r} is not among {', '.join(sorted(names))}")
+    return min(names)
+
+
+def device_type(device: str) -> str:
+    """The type of the device that a setting such as `auto` or `cuda:1` stands for."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device).type
+
+
+def inspect(folder: Path) -> Checkpoint:
+    """Look at a checkpoint without loading it.
+
+    Raises:
+        CheckpointError: it is not one, or its weights are missing.
+    """
+    config = read_config(folder, NETWORK)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    found = sha256(path)
+    with cast(Any, safe_open)(path, framework="pt") as tensors:
+        parameters = sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return Checkpoint(
+        name=folder.name,
+        parameters=parameters,
+        bytes=path.stat().st_size,
+        text=str(config.get("network", {}).get("text", {}).get("clip", "unknown")),
+        sha256=found,
+        intact=found == config.get("sha256"),
+    )
