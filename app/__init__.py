@@ -1,0 +1,1 @@
+"""The REST service: photographs in, photographs without rain out."""

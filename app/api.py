@@ -1,0 +1,246 @@
+"""The endpoints."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import ClientDisconnect
+
+from app.answers import ANSWERS, JSON, check_answerable, choose_answer, render
+from app.batching import Ticket
+from app.errors import ProblemError, bad_field
+from app.forms import BodyLimits, Submission, read_submission
+from app.images import FORMATS
+from app.negotiation import Accept
+from app.pipeline import Order, Pipeline
+from app.schemas import (
+    DerainOptions,
+    DerainResponse,
+    Health,
+    ModelDescription,
+    ModelList,
+    PerceiveOptions,
+    PerceiveResponse,
+    problem_responses,
+)
+
+Options = TypeVar("Options", DerainOptions, PerceiveOptions)
+Value = TypeVar("Value")
+
+router = APIRouter()
+
+
+def _pipeline(request: Request) -> Pipeline:
+    return request.app.state.pipeline
+
+
+PipelineDependency = Annotated[Pipeline, Depends(_pipeline)]
+
+
+def _request_body(options: type[DerainOptions] | type[PerceiveOptions], *, several: bool) -> dict[str, Any]:
+    """OpenAPI description of both request forms."""
+    schema = options.model_json_schema()
+    binary = {"type": "string", "format": "binary"}
+    schema["properties"] = {
+        "image": {"type": "array", "items": binary, "minItems": 1} if several else binary,
+        **schema["properties"],
+    }
+    schema["required"] = ["image"]
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": schema},
+                **{image_format.media_type: {"schema": binary} for image_format in FORMATS.values()},
+            },
+        }
+    }
+
+
+@router.post(
+    "/derain",
+    response_class=Response,
+    summary="Take the rain out of one or more photographs",
+    openapi_extra=_request_body(DerainOptions, several=True),
+    responses={
+        200: {
+            "model": DerainResponse,
+            "description": "The restored image, or JSON or a ZIP archive, by the Accept header",
+            "content": {
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in ANSWERS
+                if media_type != JSON
+            },
+        },
+        **problem_responses(400, 404, 406, 413, 415, 422, 500, 503, 504),
+    },
+)
+async def derain(
+    request: Request, pipeline: PipelineDependency, options: Annotated[DerainOptions, Query()]
+) -> Response:
+    """Send the image itself as the body and the options as query parameters, or all as
+    multipart/form-data."""
+    accept = Accept(", ".join(request.headers.getlist("accept")))
+    check_answerable(accept)
+    _check_texts(options, pipeline)
+    pipeline.restorer(options.model)
+    with pipeline.admission.admit(expected_bytes=_content_length(request) or 0) as ticket:
+        submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
+        options = _merge(options, submission)
+        _check_texts(options, pipeline)
+        restorer = pipeline.restorer(options.model)
+        answer = choose_answer(accept, submission.images, options.format)
+        order = Order(
+            images=submission.images,
+            formats=answer.formats,
+            prompt=options.prompt,
+            caption=options.caption,
+            model=restorer.name,
+        )
+        outcome = await _unless_disconnected(request, pipeline.restore(order, ticket))
+        return await asyncio.to_thread(
+            render,
+            answer,
+            outcome,
+            model=restorer.name,
+            filenames=submission.filenames,
+            request_id=request.state.request_id,
+            started=request.state.started,
+        )
+
+
+@router.post(
+    "/perceive",
+    summary="Tell what is wrong with a photograph, and the prompt that follows from it",
+    openapi_extra=_request_body(PerceiveOptions, several=False),
+    responses=problem_responses(400, 404, 406, 413, 415, 422, 503),
+)
+async def perceive(
+    request: Request, pipeline: PipelineDependency, options: Annotated[PerceiveOptions, Query()]
+) -> PerceiveResponse:
+    """Send the image itself as the body, or as multipart/form-data."""
+    if not Accept(", ".join(request.headers.getlist("accept"))).admits(JSON):
+        raise ProblemError(406, "not-acceptable", f"the answer is {JSON}")
+    with pipeline.admission.admit(expected_bytes=_content_length(request) or 0) as ticket:
+        submission = await _read(request, pipeline, ticket, frozenset(PerceiveOptions.model_fields))
+        options = _merge(options, submission)
+        if len(submission.images) > 1:
+            raise bad_field("image", "is given more than once: one image is perceived at a time")
+        restorer = pipeline.restorer(options.model)
+        perceived = await _unless_disconnected(
+            request, pipeline.perceive(submission.images[0], options.model, ticket)
+        )
+    return PerceiveResponse(
+        prompt=perceived.prompt,
+        types=perceived.types,
+        densities=perceived.densities,
+        directions=perceived.directions,
+        model=restorer.name,
+        request_id=request.state.request_id,
+    )
+
+
+@router.get("/models", summary="The loaded checkpoints")
+async def models(pipeline: PipelineDependency) -> ModelList:
+    """Every name that `model` can take."""
+    return ModelList(
+        models=[
+            ModelDescription(
+                name=name,
+                default=name == pipeline.default_model,
+                parameters=restorer.parameters,
+                device=str(restorer.device),
+                precision=str(restorer.precision).removeprefix("torch."),
+                multiple=restorer.multiple,
+            )
+            for name, restorer in pipeline.restorers.items()
+        ]
+    )
+
+
+@router.get("/livez", summary="Whether the process works at all", responses=problem_responses(503))
+async def livez(pipeline: PipelineDependency) -> Health:
+    """503 when the device thread has died: restart the process."""
+    if not pipeline.alive:
+        raise ProblemError(503, "not-alive", "the device thread has ended")
+    return Health(status="alive")
+
+
+@router.get("/readyz", summary="Whether requests are taken on", responses=problem_responses(503))
+async def readyz(pipeline: PipelineDependency) -> Health:
+    """503 while the service is shutting down."""
+    if not pipeline.ready:
+        raise ProblemError(503, "not-ready", "the service is shutting down")
+    return Health(status="ready")
+
+
+@router.get("/metrics", summary="Prometheus series", response_class=Response)
+async def metrics(request: Request, pipeline: PipelineDependency) -> Response:
+    """In the text format that the scraper asks for."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(pipeline.metrics.registry), headers={"Content-Type": content_type})
+
+
+def _content_length(request: Request) -> int | None:
+    try:
+        return int(request.headers["content-length"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _check_texts(options: DerainOptions, pipeline: Pipeline) -> None:
+    limit = pipeline.settings.max_prompt_chars
+    for name in ("prompt", "caption"):
+        if len(getattr(options, name) or "") > limit:
+            raise bad_field(name, f"is longer than {limit} characters")
+
+
+def _merge(options: Options, submission: Submission) -> Options:
+    """Fields of the form over query parameters.
+
+    Raises:
+        pydantic.ValidationError: a field has a value that it cannot have.
+    """
+    return type(options).model_validate({**options.model_dump(), **submission.fields})
+
+
+async def _read(
+    request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
+) -> Submission:
+    settings = pipeline.settings
+    return await read_submission(
+        content_type=request.headers.get("content-type"),
+        content_encoding=request.headers.get("content-encoding"),
+        content_length=_content_length(request),
+        chunks=request.stream(),
+        limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
+        text_fields=text_fields,
+        hold_bytes=ticket.add_bytes,
+    )
+
+
+async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, Value]) -> Value:
+    """Do the work, and drop it when the client leaves meanwhile. The body must have been read.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(leave())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))

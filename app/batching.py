@@ -1,0 +1,372 @@
+"""Admission, queue, batch forming, cancellation and drain. Knows neither HTTP nor networks.
+
+The event loop admits and puts; one device thread takes. A batch is formed at the moment the taker is free:
+the oldest waiting entry is its head, and it is filled, in order of arrival across the whole queue, with
+entries of the head's key up to a budget of pixels. Nothing waits for a batch to become fuller.
+"""
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+Payload = TypeVar("Payload")
+Result = TypeVar("Result")
+
+
+class BatchKey(NamedTuple):
+    """What entries of one batch have in common: the model and the padded size in pixels."""
+
+    model: str
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """Padded pixels of one image."""
+        return self.height * self.width
+
+
+class AdmissionError(Exception):
+    """The work is not taken on now; it may be later.
+
+    Attributes:
+        reason: a fixed word for metrics: "draining", "queue", "bytes" or "backlog".
+        retry_after: seconds after which another try has a chance, by measured throughput.
+    """
+
+    def __init__(self, reason: str, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class DeadlineError(Exception):
+    """The deadline of an entry passed while it waited."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Payload, Result]):
+    """One image on its way through the queue, with its own clock readings and reply channel.
+
+    Cancelling `reply` takes the entry out of the queue; once a batch has been formed it can no longer be
+    cancelled.
+
+    Attributes:
+        deadline: clock reading in seconds after which nobody waits for the result.
+        queued_at, taken_at: clock readings in seconds.
+        order: place in the order of arrival over all keys, given by the queue.
+    """
+
+    key: BatchKey
+    payload: Payload
+    deadline: float = math.inf
+    reply: "Future[Result]" = field(default_factory=Future)
+    queued_at: float = 0.0
+    taken_at: float = 0.0
+    order: int = -1
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds from arrival in the queue until a batch was formed."""
+        return self.taken_at - self.queued_at
+
+
+class Throughput:
+    """Measured speed of the device in pixels per second, as a moving average over batches. Thread-safe."""
+
+    def __init__(self, pixels_per_second: float = 0.0, *, smoothing: float = 0.2) -> None:
+        self._pixels_per_second = pixels_per_second
+        self._smoothing = smoothing
+        self._lock = threading.Lock()
+
+    @property
+    def pixels_per_second(self) -> float:
+        """The current estimate; 0 while nothing has been measured."""
+        return self._pixels_per_second
+
+    def observe(self, pixels: int, seconds: float) -> None:
+        """Take one batch into the average."""
+        speed = pixels / max(seconds, 1e-9)
+        with self._lock:
+            known = self._pixels_per_second
+            self._pixels_per_second = speed if known == 0.0 else known + self._smoothing * (speed - known)
+
+    def seconds(self, pixels: int) -> float:
+        """How long so many pixels take; 0 while nothing has been measured."""
+        return pixels / self._pixels_per_second if self._pixels_per_second > 0.0 else 0.0
+
+
+class BatchQueue(Generic[Payload, Result]):
+    """The queue between many producers and the one taker.
+
+    Args:
+        batch_pixels: padded pixels in one batch at most; a single larger image still makes a batch of its
+            own.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, batch_pixels: int, clock: Callable[[], float] = time.monotonic) -> None:
+        if batch_pixels < 1:
+            raise ValueError("batch_pixels must be positive")
+        self.batch_pixels = batch_pixels
+        self.throughput = Throughput()
+        self._clock = clock
+        self._order = itertools.count()
+        self._waiting: dict[BatchKey, dict[int, Entry[Payload, Result]]] = {}
+        self._images = 0
+        self._pixels = 0
+        self._running_pixels = 0
+        self._running_since = 0.0
+        self._closed = False
+        self._changed = threading.Condition(threading.RLock())
+
+    @property
+    def images(self) -> int:
+        """Images waiting; those being restored are not among them."""
+        return self._images
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Seconds, by measured throughput, until everything waiting and running now is done."""
+        with self._changed:
+            running = self.throughput.seconds(self._running_pixels)
+            if self._running_pixels:
+                running = max(0.0, running - (self._clock() - self._running_since))
+            return self.throughput.seconds(self._pixels) + running
+
+    def put(self, entries: Sequence[Entry[Payload, Result]]) -> None:
+        """Append entries in order; all of them or none.
+
+        Raises:
+            AdmissionError: the queue is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise AdmissionError("draining", "the service is shutting down", self.backlog_seconds)
+            now = self._clock()
+            for entry in entries:
+                entry.order = next(self._order)
+                entry.queued_at = now
+                self._waiting.setdefault(entry.key, {})[entry.order] = entry
+                self._images += 1
+                self._pixels += entry.key.pixels
+            self._changed.notify()
+        for entry in entries:
+            entry.reply.add_done_callback(lambda _, entry=entry: self._forget(entry))
+
+    def take(self) -> list[Entry[Payload, Result]]:
+        """Wait for work and form a batch; the previous batch counts as done.
+
+        Returns:
+            Entries of one key, oldest first, each marked as running. Empty once the queue is closed and
+            drained.
+        """
+        with self._changed:
+            self._running_pixels = 0
+            while True:
+                batch = self._form()
+                if batch:
+                    self._running_pixels = sum(entry.key.pixels for entry in batch)
+                    self._running_since = self._clock()
+                    return batch
+                if self._closed:
+                    return []
+                self._changed.wait()
+
+    def close(self) -> None:
+        """Take no more entries; those that wait will still be given out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _form(self) -> list[Entry[Payload, Result]]:
+        batch: list[Entry[Payload, Result]] = []
+        while not batch and self._waiting:
+            key = min(self._waiting, key=lambda key: next(iter(self._waiting[key])))
+            room = max(1, self.batch_pixels // key.pixels)
+            for entry in list(self._waiting[key].values()):
+                self._remove(entry)
+                if self._start(entry):
+                    batch.append(entry)
+                if len(batch) == room:
+                    break
+        return batch
+
+    def _start(self, entry: Entry[Payload, Result]) -> bool:
+        """Mark as running; False when nobody waits for it any more."""
+        if not entry.reply.set_running_or_notify_cancel():
+            return False
+        entry.taken_at = self._clock()
+        if entry.taken_at > entry.deadline:
+            entry.reply.set_exception(DeadlineError("the deadline passed while the image waited"))
+            return False
+        return True
+
+    def _remove(self, entry: Entry[Payload, Result]) -> None:
+        entries = self._waiting[entry.key]
+        del entries[entry.order]
+        if not entries:
+            del self._waiting[entry.key]
+        self._images -= 1
+        self._pixels -= entry.key.pixels
+
+    def _forget(self, entry: Entry[Payload, Result]) -> None:
+        """Take a cancelled entry out at once, so that it no longer counts as waiting."""
+        with self._changed:
+            if entry.order in self._waiting.get(entry.key, {}):
+                self._remove(entry)
+
+
+class Ticket:
+    """What one request holds of the service's capacity; made by `Admission.admit`."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self._images = 0
+        self._bytes = 0
+
+    def add_bytes(self, count: int) -> None:
+        """Hold more bytes.
+
+        Raises:
+            AdmissionError: the service holds as many as it may.
+        """
+        self._admission.reserve_bytes(count)
+        self._bytes += count
+
+    def add_images(self, count: int) -> None:
+        """Hold places for images.
+
+        Raises:
+            AdmissionError: there are not so many.
+        """
+        self._admission.reserve_images(count)
+        self._images += count
+
+    def drop_images(self) -> None:
+        """Give the places back."""
+        self._admission.release_images(self._images)
+        self._images = 0
+
+    def release(self) -> None:
+        """Give everything back."""
+        self.drop_images()
+        self._admission.release_bytes(self._bytes)
+        self._bytes = 0
+
+
+class Admission:
+    """Bounds what the service takes on: images not yet restored, bytes in flight, and seconds of backlog.
+
+    A request that was admitted is finished, whatever happens after: `drain` turns away new ones only. Used
+    from one thread (the event loop).
+
+    Args:
+        max_images: places for images.
+        max_bytes: bytes held for all requests together.
+        max_backlog_seconds: a request that would wait longer than this is refused at once.
+        backlog_seconds: seconds until everything admitted now is done.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_images: int,
+        max_bytes: int,
+        max_backlog_seconds: float = math.inf,
+        backlog_seconds: Callable[[], float],
+    ) -> None:
+        self._max_images = max_images
+        self._max_bytes = max_bytes
+        self._max_backlog_seconds = max_backlog_seconds
+        self._backlog_seconds = backlog_seconds
+        self._draining = False
+        self._requests = 0
+        self._images = 0
+        self._bytes = 0
+
+    @property
+    def requests(self) -> int:
+        """Requests admitted and not yet answered."""
+        return self._requests
+
+    @property
+    def images(self) -> int:
+        """Images admitted and not yet restored."""
+        return self._images
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held for all requests together."""
+        return self._bytes
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are turned away because the service is leaving."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Admit no more requests."""
+        self._draining = True
+
+    @contextmanager
+    def admit(self, *, expected_bytes: int = 0) -> Iterator[Ticket]:
+        """Take on a request for as long as the context lasts.
+
+        Args:
+            expected_bytes: what the client announces to send; checked, not held.
+
+        Raises:
+            AdmissionError: the service is draining or full.
+        """
+        backlog = self._backlog_seconds()
+        if self._draining:
+            raise AdmissionError("draining", "the service is shutting down", backlog)
+        if backlog > self._max_backlog_seconds:
+            raise AdmissionError(
+                "backlog",
+                "too much work is waiting for the deadline to be kept",
+                backlog - self._max_backlog_seconds,
+            )
+        self._check_images(1)
+        self._check_bytes(expected_bytes)
+        ticket = Ticket(self)
+        self._requests += 1
+        try:
+            yield ticket
+        finally:
+            self._requests -= 1
+            ticket.release()
+
+    def reserve_images(self, count: int) -> None:
+        """See `Ticket.add_images`."""
+        self._check_images(count)
+        self._images += count
+
+    def release_images(self, count: int) -> None:
+        """See `Ticket.drop_images`."""
+        self._images -= count
+
+    def reserve_bytes(self, count: int) -> None:
+        """See `Ticket.add_bytes`."""
+        self._check_bytes(count)
+        self._bytes += count
+
+    def release_bytes(self, count: int) -> None:
+        """See `Ticket.release`."""
+        self._bytes -= count
+
+    def _check_images(self, count: int) -> None:
+        if self._images + count > self._max_images:
+            excess = (self._images + count - self._max_images) / self._max_images
+            raise AdmissionError("queue", "too many images are waiting", self._backlog_seconds() * excess)
+
+    def _check_bytes(self, count: int) -> None:
+        if self._bytes + count > self._max_bytes:
+            raise AdmissionError("bytes", "too many bytes are in flight", self._backlog_seconds())

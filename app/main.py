@@ -1,0 +1,146 @@
+"""The FastAPI factory and its lifespan."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import torch
+from fastapi import FastAPI
+
+from app import api, errors, images
+from app.batching import BatchQueue
+from app.metrics import Metrics
+from app.middleware import LingeringClose, RequestContext
+from app.pipeline import Pipeline
+from app.settings import Settings
+from app.worker import RestorationQueue, calibrate
+from model import weights
+from model.restorer import Restorer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODELS = {"cpu": "tvi-derain-s", "cuda": "tvi-derain-m"}
+"""The default model by type of device, where it is loaded."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the service; checkpoints are loaded and warmed up in its lifespan, before it takes requests.
+
+    Args:
+        settings: None takes them from the environment.
+    """
+    settings = settings or Settings()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        images.limit_decoder(settings.max_image_pixels)
+        pipeline = await asyncio.to_thread(_load, settings, metrics)
+        app.state.pipeline = pipeline
+        pipeline.start()
+        with _on_termination(pipeline.admission.drain):
+            yield
+            await asyncio.to_thread(pipeline.stop)
+
+    app = FastAPI(
+        title="TVI-Derain",
+        description="Takes rain out of photographs, guided by a prompt or by what it perceives itself.",
+        lifespan=lifespan,
+    )
+    app.include_router(api.router)
+    errors.install(app)
+    app.add_middleware(LingeringClose)
+    app.add_middleware(RequestContext, metrics=metrics)
+    return app
+
+
+def _load(settings: Settings, metrics: Metrics) -> Pipeline:
+    """Load and warm up every checkpoint.
+
+    Raises:
+        model.weights.CheckpointError: one is missing or broken, or there is none.
+    """
+    names = settings.models or tuple(weights.available(settings.weights_dir))
+    if not names:
+        raise weights.CheckpointError(f"no restoration checkpoint in {settings.weights_dir}")
+    restorers = {
+        name: Restorer.from_checkpoint(
+            settings.weights_dir / name, device=settings.device, precision=settings.precision
+        )
+        for name in names
+    }
+    default = settings.default_model or DEFAULT_MODELS.get(next(iter(restorers.values())).device.type, "")
+    if settings.default_model and default not in restorers:
+        raise weights.CheckpointError(f"the default model {default!r} is not among {', '.join(restorers)}")
+    if default not in restorers:
+        default = min(restorers)
+    queue: RestorationQueue = BatchQueue(batch_pixels=1)
+    for name, restorer in restorers.items():
+        calibration = calibrate(restorer)
+        if name == default:
+            queue.batch_pixels = settings.batch_pixels or calibration.batch_pixels
+            queue.throughput.observe(round(calibration.pixels_per_second), 1.0)
+        precision = str(restorer.precision).removeprefix("torch.")
+        metrics.model_info.labels(name, str(restorer.device), precision, str(restorer.parameters)).set(1)
+        logger.info("%s is ready on %s in %s", name, restorer.device, precision)
+    logger.info(
+        "batches hold at most %d pixels, at %.0f pixels per second",
+        queue.batch_pixels,
+        queue.throughput.pixels_per_second,
+    )
+    _watch(restorers, metrics)
+    return Pipeline(
+        settings=settings, restorers=restorers, default_model=default, queue=queue, metrics=metrics
+    )
+
+
+def _watch(restorers: Mapping[str, Restorer], metrics: Metrics) -> None:
+    def text_cache() -> tuple[int, int]:
+        infos = [restorer.text_cache_info() for restorer in restorers.values()]
+        return sum(info.hits for info in infos), sum(info.misses for info in infos)
+
+    metrics.watch_text_cache(text_cache)
+    devices = {restorer.device for restorer in restorers.values() if restorer.device.type == "cuda"}
+    for device in devices:
+
+        def memory(device: torch.device = device) -> dict[str, int]:
+            free, total = torch.cuda.mem_get_info(device)
+            return {
+                "allocated": torch.cuda.memory_allocated(device),
+                "reserved": torch.cuda.memory_reserved(device),
+                "free": free,
+                "total": total,
+            }
+
+        metrics.watch_device_memory(memory)
+
+
+@contextmanager
+def _on_termination(act: Callable[[], None]) -> Iterator[None]:
+    """Act on SIGTERM and SIGINT at once, then do what the server would do.
+
+    The server itself tells its application only after the last connection has closed. Does nothing outside
+    the main thread, where signals cannot be listened to.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        act()
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,306 @@
+"""What a request passes through between HTTP and the device: decode, perceive, queue, restore, encode."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from app import images
+from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
+from app.errors import ImageProblemError, ProblemError
+from app.images import ImageError, ImageFormat, ImageHeader, Photograph
+from app.metrics import Metrics
+from app.schemas import Limit
+from app.settings import WORKING_BYTES_PER_PIXEL, Settings
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
+from model.perception import Perceived
+from model.prompts import Prompt
+from model.restorer import Restorer
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants: its images, the format of each answer (None: as it came), the prompts, the
+    model."""
+
+    images: Sequence[bytes]
+    formats: Sequence[ImageFormat | None]
+    prompt: str | None
+    caption: str | None
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredFile:
+    """An encoded answer and its size in pixels."""
+
+    data: bytes
+    image_format: ImageFormat
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an `Order`; times in seconds, `queue` and `inference` those of the slowest image.
+
+    Attributes:
+        prompt: the degradation prompt used; where several were perceived, all, in order, joined by
+            semicolons.
+        batch_size: images in the largest batch that one of the images was in.
+    """
+
+    files: list[RestoredFile]
+    prompt: str
+    perceived: bool
+    batch_size: int
+    decode_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+    encode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    photograph: Photograph
+    image_format: ImageFormat
+    prompt: str
+
+
+class Pipeline:
+    """The service without its HTTP: everything that one process needs to restore images.
+
+    Args:
+        restorers: the loaded checkpoints by name; must hold `default_model`.
+        queue: shared with the worker that `run` starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        restorers: Mapping[str, Restorer],
+        default_model: str,
+        queue: RestorationQueue,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.restorers = restorers
+        self.default_model = default_model
+        self.metrics = metrics
+        self.admission = Admission(
+            max_images=settings.max_queue_images,
+            max_bytes=settings.max_inflight_bytes,
+            max_backlog_seconds=settings.deadline_seconds,
+            backlog_seconds=lambda: queue.backlog_seconds,
+        )
+        self._queue = queue
+        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
+        self._codecs = ThreadPoolExecutor(settings.codec_threads or os.cpu_count() or 1, "codec")
+        metrics.queue_images.set_function(lambda: queue.images)
+        metrics.backlog_seconds.set_function(lambda: queue.backlog_seconds)
+        metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device thread runs."""
+        return self._worker.alive
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken on."""
+        return self.alive and not self.admission.draining
+
+    def start(self) -> None:
+        """Start the device thread."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Finish what is queued, then end all threads. Blocks."""
+        self.admission.drain()
+        self._queue.close()
+        self._worker.join()
+        self._codecs.shutdown(cancel_futures=True)
+
+    def restorer(self, name: str | None) -> Restorer:
+        """The restorer of this name, else the default one.
+
+        Raises:
+            ProblemError: 404, no such model is loaded.
+        """
+        restorer = self.restorers.get(name or self.default_model)
+        if restorer is None:
+            raise ProblemError(
+                404, "no-such-model", f"no model named {name!r}; there are: {', '.join(self.restorers)}"
+            )
+        return restorer
+
+    async def restore(self, order: Order, ticket: Ticket) -> Outcome:
+        """Restore all images of an order; when one fails, the order fails.
+
+        Args:
+            ticket: of the request that the order came with; holds the places and the bytes of its images.
+
+        Raises:
+            ImageProblemError: an image is refused or failed.
+            ProblemError, AdmissionError: together the images are more than the service can hold, ever or now.
+            DeadlineError: it took longer than `deadline_seconds`.
+        """
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                result = await self._restore(order, ticket, time.monotonic() + self.settings.deadline_seconds)
+            outcome = "restored"
+            return result
+        except TimeoutError as error:
+            outcome = "expired"
+            raise DeadlineError(f"not restored within {self.settings.deadline_seconds:g} seconds") from error
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except ImageProblemError as error:
+            if isinstance(error.error, ImageError):
+                outcome = "rejected"
+            elif isinstance(error.error, DeadlineError):
+                outcome = "expired"
+            raise
+        except (ProblemError, AdmissionError):
+            outcome = "rejected"
+            raise
+        finally:
+            self.metrics.images.labels(outcome).inc(len(order.images))
+
+    async def perceive(self, data: bytes, model: str | None, ticket: Ticket) -> Perceived:
+        """Tell what is wrong with an image.
+
+        Raises:
+            ImageProblemError: the image is refused.
+            AdmissionError: there is no room for it now.
+        """
+        restorer = self.restorer(model)
+        await self._make_room([data], ticket)
+        photograph = await self._each([data], self._decode)
+        return await self._run(restorer.perceive, photograph[0].pixels)
+
+    async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
+        restorer = self.restorer(order.model)
+        started = time.perf_counter()
+        await self._make_room(order.images, ticket)
+
+        def prepare(data: bytes, image_format: ImageFormat | None) -> _Prepared:
+            return self._prepare(data, image_format, order.prompt, restorer)
+
+        prepared = await self._each(
+            list(zip(order.images, order.formats, strict=True)), lambda pair: prepare(*pair)
+        )
+        decoded = time.perf_counter()
+        restored = await self._through_queue(prepared, order.caption, restorer, deadline)
+        ticket.drop_images()
+        returned = time.perf_counter()
+
+        def encode(pair: tuple[_Prepared, Restored]) -> RestoredFile:
+            return self._encode(*pair)
+
+        files = await self._each(list(zip(prepared, restored, strict=True)), encode)
+        prompts = [item.prompt for item in prepared]
+        return Outcome(
+            files=files,
+            prompt=prompts[0] if len(set(prompts)) == 1 else "; ".join(prompts),
+            perceived=order.prompt is None,
+            batch_size=max(item.batch_size for item in restored),
+            decode_seconds=decoded - started,
+            queue_seconds=max(item.queue_seconds for item in restored),
+            inference_seconds=max(item.inference_seconds for item in restored),
+            encode_seconds=time.perf_counter() - returned,
+        )
+
+    async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> None:
+        """Check all headers, then hold the places and the working memory of all images, or refuse."""
+
+        def read(data: bytes) -> ImageHeader:
+            return images.read_header(data, max_pixels=self.settings.max_image_pixels)
+
+        headers = await self._each(encoded, read)
+        size = WORKING_BYTES_PER_PIXEL * sum(header.pixels for header in headers)
+        limit = self.settings.max_inflight_bytes
+        if size + sum(map(len, encoded)) > limit:
+            raise ProblemError(
+                413,
+                "request-too-large",
+                "the images of this request are together more than the service can hold: send fewer at once",
+                limit=Limit(name="inflight_bytes", max=limit, actual=size + sum(map(len, encoded))),
+            )
+        ticket.add_images(len(encoded))
+        ticket.add_bytes(size)
+
+    def _decode(self, data: bytes) -> Photograph:
+        return images.decode(data, max_pixels=self.settings.max_image_pixels)
+
+    def _prepare(
+        self, data: bytes, image_format: ImageFormat | None, prompt: str | None, restorer: Restorer
+    ) -> _Prepared:
+        started = time.perf_counter()
+        photograph = self._decode(data)
+        image_format = image_format or photograph.image_format
+        images.check_fits(photograph, image_format)
+        prompt = prompt or restorer.perceive(photograph.pixels).prompt
+        self.metrics.observe_stage("decode", time.perf_counter() - started)
+        return _Prepared(photograph=photograph, image_format=image_format, prompt=prompt)
+
+    async def _through_queue(
+        self, prepared: Sequence[_Prepared], caption: str | None, restorer: Restorer, deadline: float
+    ) -> list[Restored]:
+        entries = [
+            RestorationEntry(
+                key=BatchKey(
+                    restorer.name, *restorer.padded_size(item.photograph.height, item.photograph.width)
+                ),
+                payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=caption)),
+                deadline=deadline,
+            )
+            for item in prepared
+        ]
+        self._queue.put(entries)
+        restored = await _all([asyncio.wrap_future(entry.reply) for entry in entries])
+        for item in restored:
+            self.metrics.observe_stage("queue", item.queue_seconds)
+            self.metrics.observe_stage("inference", item.inference_seconds)
+        return restored
+
+    def _encode(self, prepared: _Prepared, restored: Restored) -> RestoredFile:
+        started = time.perf_counter()
+        photograph = prepared.photograph
+        data = images.encode(restored.image, photograph, prepared.image_format)
+        self.metrics.observe_stage("encode", time.perf_counter() - started)
+        return RestoredFile(data, prepared.image_format, photograph.width, photograph.height)
+
+    async def _run(self, function: Callable[..., Value], *arguments: object) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+
+    async def _each(self, items: Sequence[object], function: Callable[..., Value]) -> list[Value]:
+        return await _all([self._run(function, item) for item in items])
+
+
+async def _all(awaitables: Sequence[Awaitable[Value]]) -> list[Value]:
+    """Wait for all; at the first failure, or when cancelled, give the others up.
+
+    Raises:
+        ImageProblemError: around what the first image to fail raised.
+    """
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for index, task in enumerate(tasks):
+            if task.done() and (error := task.exception()) is not None:
+                if isinstance(error, Exception):
+                    raise ImageProblemError(index, len(tasks), error) from error
+                raise error
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,150 @@
+"""What the endpoints take and give."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _blank_to_none(value: object) -> object:
+    return (" ".join(value.split()) or None) if isinstance(value, str) else value
+
+
+Text = Annotated[str | None, BeforeValidator(_blank_to_none)]
+"""Text of a client; white space is collapsed, and a blank is the same as nothing."""
+
+
+class DerainOptions(BaseModel):
+    """Everything that a client can say besides the image."""
+
+    prompt: Text = Field(
+        default=None,
+        description="The degradation prompt: what is wrong with the picture. Without one the service "
+        "perceives it.",
+        examples=["a photo with heavy rain streaks slanting to the left"],
+    )
+    caption: Text = Field(
+        default=None,
+        description="The semantic prompt: what the picture shows.",
+        examples=["a street at night with parked cars"],
+    )
+    model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
+    format: Annotated[Literal["png", "jpeg", "webp"] | None, BeforeValidator(_blank_to_none)] = Field(
+        default=None, description="Format of the restored image; else that of the image sent."
+    )
+
+
+class PerceiveOptions(BaseModel):
+    """What a client can say besides the image to be perceived."""
+
+    model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
+
+
+class RestoredImage(BaseModel):
+    """One restored image in a JSON answer."""
+
+    image: str = Field(description="The file, in base64.", json_schema_extra={"contentEncoding": "base64"})
+    media_type: str
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+
+
+class Timings(BaseModel):
+    """Milliseconds. Of several images: `queue` and `inference` are those of the slowest."""
+
+    decode: float = Field(description="Decoding, and perceiving where no prompt was given.")
+    queue: float = Field(description="Waiting for the device.")
+    inference: float = Field(description="The batch on the device.")
+    encode: float
+    total: float = Field(description="From the first byte of the request until the answer was ready.")
+
+
+class DerainResponse(BaseModel):
+    """The JSON answer of POST /derain; the images are in the order sent."""
+
+    images: list[RestoredImage]
+    model: str
+    prompt: str = Field(
+        description="The degradation prompt used. Where the service perceived different ones for several "
+        "images: all of them, in order, separated by semicolons."
+    )
+    perceived: bool = Field(description="Whether the service perceived the prompt itself.")
+    batch_size: int = Field(description="Images in the batch on the device; of several images, the largest.")
+    timings_ms: Timings
+    request_id: str
+
+
+class PerceiveResponse(BaseModel):
+    """The answer of POST /perceive; the scores of each group are probabilities that add up to 1."""
+
+    prompt: str = Field(
+        description="The sentence that the scores give; POST /derain uses it without a prompt."
+    )
+    types: dict[str, float]
+    densities: dict[str, float]
+    directions: dict[str, float]
+    model: str
+    request_id: str
+
+
+class ModelDescription(BaseModel):
+    """A loaded checkpoint."""
+
+    name: str
+    default: bool = Field(description="Whether requests that name no model get this one.")
+    parameters: int
+    device: str
+    precision: str
+    multiple: int = Field(description="Images are padded to multiples of so many pixels, and cropped again.")
+
+
+class ModelList(BaseModel):
+    """The answer of GET /models."""
+
+    models: list[ModelDescription]
+
+
+class Health(BaseModel):
+    """The answer of the probes."""
+
+    status: Literal["alive", "ready"]
+
+
+class FieldError(BaseModel):
+    """A field that was refused."""
+
+    field: str
+    message: str
+
+
+class Limit(BaseModel):
+    """The limit that was hit."""
+
+    name: str = Field(examples=["image_pixels"])
+    max: int | float
+    actual: int | float | None = Field(default=None, description="What was sent, where it is known.")
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details, with what there is to tell besides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    limit: Limit | None = None
+    image: int | None = Field(default=None, description="Which of several images, counted from 1.")
+    errors: list[FieldError] | None = None
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for answers that are problems."""
+    return {
+        status: {
+            "description": "Problem",
+            "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
+        }
+        for status in statuses
+    }

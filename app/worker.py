@@ -1,0 +1,175 @@
+"""The device thread: takes batches off the queue and runs them through the network."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from app.batching import BatchQueue, Entry
+from model.prompts import Prompt
+
+logger = logging.getLogger(__name__)
+
+MIN_BATCH_PIXELS = 512 * 512
+"""Small images share a batch even where larger batches are no faster: it saves the calls between them."""
+
+
+class Network(Protocol):
+    """What the worker needs of `model.restorer.Restorer`."""
+
+    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        """Restore uint8 `(3, H, W)` images of one padded size, each by its prompt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to restore: uint8 `(3, H, W)` on the CPU, and its prompt."""
+
+    image: torch.Tensor
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The answer to a `Job`.
+
+    Attributes:
+        image: uint8 `(3, H, W)`, as large as the job's.
+        batch_size: images in the batch that it was restored in.
+        queue_seconds: time until the batch was formed.
+        inference_seconds: time that the batch took, failed attempts included.
+    """
+
+    image: torch.Tensor
+    batch_size: int
+    queue_seconds: float
+    inference_seconds: float
+
+
+class RestorationError(RuntimeError):
+    """The network failed on this one image."""
+
+
+RestorationEntry = Entry[Job, Restored]
+RestorationQueue = BatchQueue[Job, Restored]
+
+
+class DeviceWorker:
+    """Owns the device: one thread, one batch at a time.
+
+    When a batch fails it is halved, and the halves again, until only the image that is to blame fails. After
+    a lack of memory the queue's pixel budget is halved as well.
+
+    Args:
+        networks: by model name, the first field of the batch key.
+        on_batch: told images and padded pixels of every batch that was restored.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        queue: RestorationQueue,
+        *,
+        on_batch: Callable[[int, int], None],
+    ) -> None:
+        self._networks = networks
+        self._queue = queue
+        self._on_batch = on_batch
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; once started it ends only after the queue is closed."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to take batches."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait, at most `timeout` seconds, until the closed queue is drained."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while entries := self._queue.take():
+            self._restore(entries, time.monotonic())
+
+    def _restore(self, entries: list[RestorationEntry], started: float) -> None:
+        key = entries[0].key
+        jobs = [entry.payload for entry in entries]
+        attempted = time.monotonic()
+        try:
+            images = self._networks[key.model].restore(
+                [job.image for job in jobs], [job.prompt for job in jobs]
+            )
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)
+                logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
+            if len(entries) > 1:
+                logger.warning("a batch of %d failed (%r): trying its halves", len(entries), error)
+                middle = len(entries) // 2
+                self._restore(entries[:middle], started)
+                self._restore(entries[middle:], started)
+            else:
+                logger.error("restoration failed", exc_info=error)
+                entries[0].reply.set_exception(RestorationError("the network failed on this image"))
+            return
+        finished = time.monotonic()
+        pixels = len(entries) * key.pixels
+        self._queue.throughput.observe(pixels, finished - attempted)
+        self._on_batch(len(entries), pixels)
+        for entry, image in zip(entries, images, strict=True):
+            entry.reply.set_result(
+                Restored(
+                    image=image,
+                    batch_size=len(entries),
+                    queue_seconds=entry.queue_seconds,
+                    inference_seconds=finished - started,
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What warm-up measured: pixels per second, and the pixels of a batch beyond which it gets no faster."""
+
+    pixels_per_second: float
+    batch_pixels: int
+
+
+def calibrate(
+    network: Network, *, side: int = 256, gain: float = 1.03, max_seconds: float = 0.25, max_images: int = 256
+) -> Calibration:
+    """Warm a network up, and find the smallest batch that uses the device well.
+
+    Batches of `side` x `side` images are doubled for as long as that makes them `gain` times as fast per
+    pixel and a batch stays under `max_seconds`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=generator)
+    pixels = side * side
+    network.restore([image], [Prompt()])
+    best = Calibration(pixels_per_second=0.0, batch_pixels=pixels)
+    count = 1
+    while count <= max_images:
+        seconds = min(_seconds(network, [image] * count) for _ in range(2))
+        speed = count * pixels / seconds
+        if speed < gain * best.pixels_per_second:
+            break
+        best = Calibration(pixels_per_second=speed, batch_pixels=count * pixels)
+        if 2 * seconds > max_seconds:
+            break
+        count *= 2
+    return Calibration(best.pixels_per_second, max(best.batch_pixels, MIN_BATCH_PIXELS))
+
+
+def _seconds(network: Network, images: list[torch.Tensor]) -> float:
+    started = time.monotonic()
+    network.restore(images, [Prompt()] * len(images))
+    return max(time.monotonic() - started, 1e-6)
