@@ -9,17 +9,17 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.errors import ProblemError, bad_field
 from app.schemas import Limit
 
-MAX_FIELD_BYTES = 16 * 1024
 MAX_OTHER_PARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What a body may hold at most: bytes in all, bytes of one image, images."""
+    """What a body may hold at most: bytes in all, bytes of one image, images, bytes of one text."""
 
     body_bytes: int
     image_bytes: int
     images: int
+    field_bytes: int = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ class _MultipartForm:
         if part.name == "image":
             _keep(part, data[start:end], self._limits.image_bytes)
         elif part.name in self._text_fields:
-            if len(part.data) + end - start > MAX_FIELD_BYTES:
-                raise bad_field(part.name, f"is longer than {MAX_FIELD_BYTES} bytes")
+            if len(part.data) + end - start > self._limits.field_bytes:
+                raise bad_field(part.name, f"is longer than {self._limits.field_bytes} bytes")
             part.data.extend(data[start:end])
 
     def _close(self) -> None:

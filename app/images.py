@@ -177,20 +177,24 @@ def decode(data: bytes, *, max_pixels: int) -> Photograph:
     """
     image_format = read_header(data, max_pixels=max_pixels).image_format
     with _open(data, image_format, max_pixels) as image:
-        if image_format is not JPEG and getattr(image, "n_frames", 1) > 1:
-            raise UndecodableImageError("animated images and images of several pages are not taken")
         try:
-            image.load()
-        except MemoryError:
+            return _decode(image, data, image_format)
+        except (ImageError, MemoryError):
             raise
         except Exception as error:
-            # Pillow's readers raise almost anything on broken bytes: OSError, SyntaxError, struct.error ...
+            # Pillow's readers raise almost anything on broken bytes: OSError, SyntaxError, TypeError ...
             raise UndecodableImageError(f"broken {image_format.name} data: {error}") from error
-        icc_profile = image.info.get("icc_profile") or None
-        upright = _upright(image)
-        if upright.mode == "CMYK":
-            upright, icc_profile = _cmyk_to_srgb(upright, icc_profile), None
-        colour, alpha = _split(upright)
+
+
+def _decode(image: ImageFile.ImageFile, data: bytes, image_format: ImageFormat) -> Photograph:
+    if image_format is not JPEG and getattr(image, "n_frames", 1) > 1:
+        raise UndecodableImageError("animated images and images of several pages are not taken")
+    image.load()
+    icc_profile = image.info.get("icc_profile") or None
+    upright = _upright(image)
+    if upright.mode == "CMYK":
+        upright, icc_profile = _cmyk_to_srgb(upright, icc_profile), None
+    colour, alpha = _split(upright)
     greyscale = colour.mode == "L"
     samples = np.array(colour.convert("RGB") if greyscale else colour)
     return Photograph(

@@ -1,0 +1,306 @@
+"""Were these wrong, images would wait for ever, starve, get each other's answers, or be refused for no
+reason."""
+
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.batching import (
+    Admission,
+    AdmissionError,
+    BatchKey,
+    BatchQueue,
+    DeadlineError,
+    Entry,
+    Throughput,
+)
+
+SMALL = BatchKey("s", 10, 10)
+WIDE = BatchKey("s", 10, 20)
+OTHER_MODEL = BatchKey("m", 10, 10)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entries(key: BatchKey, *names: str, deadline: float = float("inf")) -> list[Entry[str, str]]:
+    return [Entry(key=key, payload=name, deadline=deadline) for name in names]
+
+
+def names(batch: list[Entry[str, str]]) -> list[str]:
+    return [entry.payload for entry in batch]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> BatchQueue[str, str]:
+    return BatchQueue(batch_pixels=400, clock=clock)
+
+
+class TestForming:
+    def test_a_batch_holds_one_key_in_order_of_arrival(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(
+            [*entries(SMALL, "a"), *entries(WIDE, "b"), *entries(SMALL, "c"), *entries(OTHER_MODEL, "d")]
+        )
+        assert names(queue.take()) == ["a", "c"]
+        assert names(queue.take()) == ["b"]
+        assert names(queue.take()) == ["d"]
+
+    def test_it_is_filled_across_the_whole_queue(self, queue: BatchQueue[str, str]) -> None:
+        queue.put([*entries(SMALL, "a"), *entries(WIDE, *map(str, range(50))), *entries(SMALL, "last")])
+        assert names(queue.take()) == ["a", "last"]
+
+    def test_it_stays_within_the_pixel_budget(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, "a", "b", "c", "d", "e"))
+        assert names(queue.take()) == ["a", "b", "c", "d"]
+        assert names(queue.take()) == ["e"]
+        queue.put(entries(WIDE, "f", "g", "h"))
+        assert names(queue.take()) == ["f", "g"]
+
+    def test_an_image_over_the_budget_is_a_batch_of_its_own(self, queue: BatchQueue[str, str]) -> None:
+        huge = BatchKey("s", 100, 100)
+        queue.put(entries(huge, "a", "b"))
+        assert names(queue.take()) == ["a"]
+        assert names(queue.take()) == ["b"]
+
+    def test_the_budget_can_shrink_between_batches(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, "a", "b", "c"))
+        queue.batch_pixels = 200
+        assert names(queue.take()) == ["a", "b"]
+
+    def test_a_steady_stream_of_one_size_does_not_starve_another(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, "s0", "s1", "s2", "s3", "s4"))
+        queue.put(entries(WIDE, "lonely"))
+        served: list[str] = []
+        for number in itertools.count(5):
+            queue.put(entries(SMALL, f"s{number}"))
+            served += names(queue.take())
+            if "lonely" in served:
+                break
+        # the oldest is always next: everything that came before it went before it, and it did not wait longer
+        assert served == ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "lonely"]
+
+    def test_it_waits_for_work_and_not_for_company(self) -> None:
+        queue: BatchQueue[str, str] = BatchQueue(batch_pixels=400)
+        with ThreadPoolExecutor(1) as pool:
+            batch = pool.submit(queue.take)
+            time.sleep(0.05)
+            assert not batch.done()
+            queue.put(entries(SMALL, "a"))
+            assert names(batch.result(timeout=5)) == ["a"]
+
+    def test_readings_tell_how_long_an_image_waited(self, queue: BatchQueue[str, str], clock: Clock) -> None:
+        queue.put(entries(SMALL, "a"))
+        clock.now += 1.5
+        assert queue.take()[0].queue_seconds == 1.5
+
+    def test_a_budget_of_nothing_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="batch_pixels"):
+            BatchQueue(batch_pixels=0)
+
+
+class TestLeaving:
+    def test_a_client_that_left_is_not_restored(self, queue: BatchQueue[str, str]) -> None:
+        waiting = entries(SMALL, "a", "b", "c")
+        queue.put(waiting)
+        assert waiting[0].reply.cancel()
+        assert waiting[1].reply.cancel()
+        assert names(queue.take()) == ["c"]
+
+    def test_it_counts_no_longer_the_moment_it_leaves(self, queue: BatchQueue[str, str]) -> None:
+        queue.throughput.observe(100, 1.0)
+        waiting = entries(SMALL, "a", "b")
+        queue.put(waiting)
+        assert (queue.images, queue.backlog_seconds) == (2, 2.0)
+        waiting[0].reply.cancel()
+        assert (queue.images, queue.backlog_seconds) == (1, 1.0)
+        waiting[1].reply.cancel()
+        assert (queue.images, queue.backlog_seconds) == (0, 0.0)
+
+    def test_it_makes_room_in_the_batch(self, queue: BatchQueue[str, str]) -> None:
+        waiting = entries(SMALL, "a", "b", "c", "d", "e")
+        queue.put(waiting)
+        waiting[2].reply.cancel()
+        assert names(queue.take()) == ["a", "b", "d", "e"]
+
+    def test_it_is_too_late_once_the_batch_is_formed(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, "a"))
+        taken = queue.take()[0]
+        assert not taken.reply.cancel()
+        taken.reply.set_result("done")
+        assert taken.reply.result() == "done"
+
+    def test_leaving_from_many_threads_while_batches_form_loses_nothing(self) -> None:
+        queue: BatchQueue[str, str] = BatchQueue(batch_pixels=300)
+        waiting = [entry for i in range(400) for entry in entries((SMALL, WIDE, OTHER_MODEL)[i % 3], str(i))]
+        restored: list[str] = []
+
+        def restore() -> None:
+            while batch := queue.take():
+                restored.extend(names(batch))
+                for entry in batch:
+                    entry.reply.set_result(entry.payload)
+
+        device = threading.Thread(target=restore)
+        device.start()
+        with ThreadPoolExecutor(8) as clients:
+            clients.map(lambda entry: queue.put([entry]), waiting)
+            left = sum(clients.map(lambda entry: entry.reply.cancel(), waiting[::7]))
+        queue.close()
+        device.join(timeout=10)
+        assert not device.is_alive()
+        assert len(restored) == len(set(restored)) == 400 - left
+        assert (queue.images, queue.backlog_seconds) == (0, 0.0)
+
+    def test_after_its_deadline_an_image_is_not_restored(
+        self, queue: BatchQueue[str, str], clock: Clock
+    ) -> None:
+        late, fine = *entries(SMALL, "late", deadline=clock.now + 1), *entries(SMALL, "fine")
+        queue.put([late, fine])
+        clock.now += 2
+        assert names(queue.take()) == ["fine"]
+        with pytest.raises(DeadlineError):
+            late.reply.result(timeout=0)
+
+
+class TestDraining:
+    def test_a_closed_queue_gives_out_what_it_holds_and_then_ends(self, queue: BatchQueue[str, str]) -> None:
+        queue.put([*entries(SMALL, "a"), *entries(WIDE, "b")])
+        queue.close()
+        assert names(queue.take()) == ["a"]
+        assert names(queue.take()) == ["b"]
+        assert queue.take() == []
+
+    def test_it_takes_nothing_more(self, queue: BatchQueue[str, str]) -> None:
+        queue.close()
+        with pytest.raises(AdmissionError) as refused:
+            queue.put(entries(SMALL, "a"))
+        assert refused.value.reason == "draining"
+        assert queue.images == 0
+
+    def test_closing_wakes_the_taker(self) -> None:
+        queue: BatchQueue[str, str] = BatchQueue(batch_pixels=400)
+        with ThreadPoolExecutor(1) as pool:
+            batch = pool.submit(queue.take)
+            time.sleep(0.05)
+            queue.close()
+            assert batch.result(timeout=5) == []
+
+
+class TestBacklog:
+    def test_it_is_what_waits_and_what_runs_by_measured_speed(
+        self, queue: BatchQueue[str, str], clock: Clock
+    ) -> None:
+        assert queue.backlog_seconds == 0.0
+        queue.throughput.observe(pixels=1000, seconds=10.0)
+        queue.put(entries(SMALL, *"abcde"))
+        assert queue.backlog_seconds == pytest.approx(5.0)
+        queue.take()
+        assert queue.backlog_seconds == pytest.approx(5.0)
+        clock.now += 3
+        assert queue.backlog_seconds == pytest.approx(2.0)
+        clock.now += 30
+        assert queue.backlog_seconds == pytest.approx(1.0)
+        queue.take()
+        clock.now += 1
+        queue.close()
+        assert queue.take() == []
+        assert queue.backlog_seconds == 0.0
+
+    def test_speed_follows_what_is_measured(self) -> None:
+        throughput = Throughput(smoothing=0.5)
+        assert throughput.seconds(1000) == 0.0
+        throughput.observe(100, 1.0)
+        assert throughput.seconds(1000) == pytest.approx(10.0)
+        throughput.observe(300, 1.0)
+        assert throughput.pixels_per_second == pytest.approx(200.0)
+
+
+class TestAdmission:
+    def make(self, *, backlog: float = 0.0, max_backlog: float = 100.0) -> Admission:
+        return Admission(
+            max_images=4, max_bytes=1000, max_backlog_seconds=max_backlog, backlog_seconds=lambda: backlog
+        )
+
+    def test_what_a_request_held_is_free_again_after_it(self) -> None:
+        admission = self.make()
+        with admission.admit() as ticket:
+            ticket.add_bytes(900)
+            ticket.add_images(4)
+            assert (admission.requests, admission.images, admission.bytes) == (1, 4, 900)
+        assert (admission.requests, admission.images, admission.bytes) == (0, 0, 0)
+
+    def test_also_when_it_failed(self) -> None:
+        admission = self.make()
+        with pytest.raises(KeyError), admission.admit() as ticket:
+            ticket.add_bytes(900)
+            ticket.add_images(2)
+            raise KeyError
+        assert (admission.requests, admission.images, admission.bytes) == (0, 0, 0)
+
+    def test_places_are_free_as_soon_as_the_images_are_restored(self) -> None:
+        admission = self.make()
+        with admission.admit() as ticket:
+            ticket.add_images(4)
+            ticket.drop_images()
+            with admission.admit() as next_ticket:
+                next_ticket.add_images(4)
+        assert admission.images == 0
+
+    def test_bytes_are_bounded_over_all_requests(self) -> None:
+        admission = self.make(backlog=7.2)
+        with admission.admit() as first, admission.admit() as second:
+            first.add_bytes(600)
+            with pytest.raises(AdmissionError) as refused:
+                second.add_bytes(401)
+            assert (refused.value.reason, refused.value.retry_after) == ("bytes", 8)
+            second.add_bytes(400)
+
+    def test_an_upload_that_cannot_fit_is_refused_before_it_begins(self) -> None:
+        admission = self.make()
+        with admission.admit() as ticket:
+            ticket.add_bytes(600)
+            with pytest.raises(AdmissionError, match="bytes"), admission.admit(expected_bytes=500):
+                pass
+        assert admission.requests == 0
+
+    def test_images_are_bounded_over_all_requests(self) -> None:
+        admission = self.make(backlog=8.0)
+        with admission.admit() as first, admission.admit() as second:
+            first.add_images(3)
+            with pytest.raises(AdmissionError) as refused:
+                second.add_images(2)
+            # one place of four is missing, and a place gets free every two seconds
+            assert (refused.value.reason, refused.value.retry_after) == ("queue", 2)
+            second.add_images(1)
+            with pytest.raises(AdmissionError, match="images"), admission.admit():
+                pass
+
+    def test_what_could_not_be_done_before_its_deadline_is_refused_at_once(self) -> None:
+        admission = self.make(backlog=130.5, max_backlog=100.0)
+        with pytest.raises(AdmissionError) as refused, admission.admit():
+            pass
+        assert (refused.value.reason, refused.value.retry_after) == ("backlog", 31)
+
+    def test_draining_turns_away_the_new_and_finishes_the_admitted(self) -> None:
+        admission = self.make()
+        with admission.admit() as ticket:
+            admission.drain()
+            with pytest.raises(AdmissionError) as refused, admission.admit():
+                pass
+            assert (refused.value.reason, refused.value.retry_after) == ("draining", 1)
+            ticket.add_images(1)
+            ticket.add_bytes(10)
+            assert admission.requests == 1

@@ -1,0 +1,242 @@
+"""Were these wrong, photographs would come back turned, recoloured, without their transparency, or not at
+all."""
+
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from app import images
+from app.images import BMP, FORMATS, JPEG, PNG, TIFF, WEBP, ImageFormat, Photograph
+
+LIMIT = 1_000_000
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(autouse=True)
+def pillow_limit() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    images.limit_decoder(LIMIT)
+    yield
+    Image.MAX_IMAGE_PIXELS = before
+
+
+def scene(mode: str = "RGB", width: int = 37, height: int = 22) -> Image.Image:
+    """A picture without any symmetry: a gradient to the right, one downwards, and a bright corner."""
+    y, x = np.mgrid[0:height, 0:width]
+    red = 255 * x / width
+    green = 255 * y / height
+    blue = np.where((x < 6) & (y < 6), 255, 40)
+    alpha = 255 * (x + y) / (width + height)
+    rgba = Image.fromarray(np.stack([red, green, blue, alpha], axis=2).astype(np.uint8))
+    return rgba.convert("L").convert("LA") if mode == "LA" else rgba.convert(mode)
+
+
+def save(image: Image.Image, image_format: ImageFormat | str, **options: Any) -> bytes:
+    buffer = BytesIO()
+    name = image_format if isinstance(image_format, str) else image_format.pillow_names[0]
+    image.save(buffer, format=name, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> Photograph:
+    return images.decode(data, max_pixels=LIMIT)
+
+
+def reopen(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+def restored_unchanged(photograph: Photograph, image_format: ImageFormat) -> Image.Image:
+    return reopen(images.encode(photograph.pixels, photograph, image_format))
+
+
+class TestSniffing:
+    @pytest.mark.parametrize("image_format", FORMATS.values(), ids=list(FORMATS))
+    def test_the_bytes_tell_the_format(self, image_format: ImageFormat) -> None:
+        header = images.read_header(save(scene(), image_format), max_pixels=LIMIT)
+        assert (header.image_format, header.width, header.height) == (image_format, 37, 22)
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"GIF89a", b"%PDF-1.7", b"<svg/>", b"\xff\xd8", b"RIFF\0\0\0\0WAVE"]
+    )
+    def test_anything_else_is_not_taken(self, data: bytes) -> None:
+        with pytest.raises(images.UnsupportedFormatError):
+            images.read_header(data, max_pixels=LIMIT)
+
+    def test_only_the_reader_of_the_sniffed_format_sees_the_bytes(self) -> None:
+        with pytest.raises(images.UndecodableImageError):
+            images.read_header(b"BM" + save(scene(), PNG), max_pixels=LIMIT)
+
+
+class TestLimits:
+    def test_too_many_pixels_are_refused_by_the_header_alone(self) -> None:
+        data = save(Image.new("L", (1001, 1000)), PNG)
+        header_only = data[: data.index(b"IDAT") + 8]
+        with pytest.raises(images.ImageTooLargeError) as refused:
+            images.read_header(header_only, max_pixels=LIMIT)
+        assert (refused.value.pixels, refused.value.limit) == (1_001_000, LIMIT)
+
+    def test_a_decompression_bomb_is_refused(self) -> None:
+        data = bytearray(save(Image.new("L", (8, 8)), PNG))
+        data[16:24] = (60_000).to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        with pytest.raises(images.ImageTooLargeError) as refused:
+            images.read_header(bytes(data), max_pixels=LIMIT)
+        assert refused.value.limit == LIMIT
+
+    def test_the_limit_itself_is_taken(self) -> None:
+        assert images.read_header(save(Image.new("L", (1000, 1000)), PNG), max_pixels=LIMIT).pixels == LIMIT
+
+
+class TestBrokenImages:
+    @pytest.mark.parametrize("image_format", FORMATS.values(), ids=list(FORMATS))
+    def test_a_truncated_file_is_refused(self, image_format: ImageFormat) -> None:
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        data = save(noise, image_format)
+        with pytest.raises(images.UndecodableImageError):
+            decode(data[: len(data) // 2])
+
+    @pytest.mark.parametrize("image_format", FORMATS.values(), ids=list(FORMATS))
+    def test_any_broken_byte_gives_an_image_or_a_refusal_and_nothing_else(
+        self, image_format: ImageFormat
+    ) -> None:
+        data = save(scene(), image_format)
+        random = np.random.default_rng(1)
+        for _ in range(300):
+            broken = bytearray(data)
+            for position in random.integers(0, len(data), random.integers(1, 6)):
+                broken[position] = random.integers(256)
+            try:
+                photograph = decode(bytes(broken))
+            except images.ImageError:
+                continue
+            assert photograph.pixels.shape == (3, photograph.height, photograph.width)
+
+    def test_animations_are_refused(self) -> None:
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
+        for image_format in (PNG, WEBP, TIFF):
+            with pytest.raises(images.UndecodableImageError, match="animated"):
+                decode(save(frames[0], image_format, save_all=True, append_images=frames[1:]))
+
+    def test_floating_point_samples_are_refused(self) -> None:
+        with pytest.raises(images.UndecodableImageError, match="samples"):
+            decode(save(Image.new("F", (8, 8)), TIFF))
+
+
+class TestDecoding:
+    @pytest.mark.parametrize("image_format", [PNG, BMP, TIFF], ids=lambda item: item.name)
+    def test_pixels_arrive_as_they_are(self, image_format: ImageFormat) -> None:
+        photograph = decode(save(scene(), image_format))
+        assert np.array_equal(photograph.pixels.permute(1, 2, 0).numpy(), np.asarray(scene()))
+        assert photograph.pixels.is_contiguous()
+        assert photograph.alpha is None
+        assert not photograph.greyscale
+        assert photograph.lossless
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_the_orientation_is_applied(self, orientation: int) -> None:
+        upright = scene()
+        undo = {
+            1: None,
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_90,
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270,
+        }[orientation]
+        exif = Image.Exif()
+        exif[274] = orientation
+        stored = upright if undo is None else upright.transpose(undo)
+        photograph = decode(save(stored, PNG, exif=exif))
+        assert np.array_equal(photograph.pixels.permute(1, 2, 0).numpy(), np.asarray(upright))
+        # and it is not applied once more by whoever opens the answer
+        assert restored_unchanged(photograph, PNG).getexif().get(274, 1) == 1
+
+    def test_a_broken_exif_block_does_not_spoil_the_image(self) -> None:
+        photograph = decode(save(scene(), PNG, exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense"))
+        assert (photograph.width, photograph.height) == (37, 22)
+
+    def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(self) -> None:
+        samples = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+        photograph = decode(save(Image.fromarray(samples), PNG))
+        assert photograph.pixels[0].tolist() == [[0, 1, 128, 255]]
+        assert photograph.greyscale
+
+    def test_cmyk_becomes_rgb(self) -> None:
+        photograph = decode(save(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), JPEG, quality=100))
+        red, green, blue = photograph.pixels[:, 4, 4].tolist()
+        assert red > 200
+        assert max(green, blue) < 60
+
+    def test_a_palette_with_transparency_keeps_it(self) -> None:
+        palette = scene().quantize(16)
+        colour = palette.getpixel((0, 0))
+        photograph = decode(save(palette, PNG, transparency=colour))
+        assert photograph.alpha is not None
+        assert photograph.alpha[0, 0] == 0
+        assert photograph.alpha[-1, -1] == 255
+
+    def test_one_transparent_colour_becomes_alpha(self) -> None:
+        image = Image.new("RGB", (4, 4), (10, 20, 30))
+        image.putpixel((1, 2), (1, 2, 3))
+        photograph = decode(save(image, PNG, transparency=(1, 2, 3)))
+        assert photograph.alpha is not None
+        assert np.argwhere(photograph.alpha == 0).tolist() == [[2, 1]]
+
+    def test_lossless_webp_is_told_from_lossy(self) -> None:
+        assert decode(save(scene(), WEBP, lossless=True)).lossless
+        assert decode(save(scene("RGBA"), WEBP, lossless=True, icc_profile=ICC)).lossless
+        assert not decode(save(scene(), WEBP, quality=90)).lossless
+        assert not decode(save(scene(), JPEG)).lossless
+
+
+class TestEncoding:
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+    @pytest.mark.parametrize("image_format", [PNG, TIFF], ids=lambda item: item.name)
+    def test_what_came_without_loss_goes_out_without_loss(self, mode: str, image_format: ImageFormat) -> None:
+        image = scene(mode)
+        back = restored_unchanged(decode(save(image, image_format)), image_format)
+        assert back.mode == mode
+        assert np.array_equal(np.asarray(back), np.asarray(image))
+
+    def test_also_as_webp(self) -> None:
+        image = scene("RGBA")
+        back = restored_unchanged(decode(save(image, PNG)), WEBP)
+        opaque = np.asarray(image)[..., 3] > 0
+        assert np.array_equal(np.asarray(back)[opaque], np.asarray(image)[opaque])
+
+    @pytest.mark.parametrize("image_format", [JPEG, PNG, WEBP, TIFF], ids=lambda item: item.name)
+    def test_the_colour_profile_is_kept(self, image_format: ImageFormat) -> None:
+        photograph = decode(save(scene(), image_format, icc_profile=ICC))
+        assert restored_unchanged(photograph, image_format).info["icc_profile"] == ICC
+
+    @pytest.mark.parametrize("image_format", [JPEG, PNG, BMP, TIFF], ids=lambda item: item.name)
+    def test_greyscale_stays_greyscale(self, image_format: ImageFormat) -> None:
+        photograph = decode(save(scene("L"), image_format))
+        assert restored_unchanged(photograph, image_format).mode == "L"
+
+    @pytest.mark.parametrize("image_format", [JPEG, WEBP], ids=lambda item: item.name)
+    def test_lossy_formats_stay_close(self, image_format: ImageFormat) -> None:
+        photograph = decode(save(scene(width=96, height=64), JPEG, quality=98))
+        back = np.asarray(restored_unchanged(photograph, image_format).convert("RGB")).astype(int)
+        assert np.abs(back - photograph.pixels.permute(1, 2, 0).numpy()).mean() < 3
+
+    def test_where_there_is_no_alpha_the_image_lies_on_white(self) -> None:
+        image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+        back = restored_unchanged(decode(save(image, PNG)), JPEG)
+        assert back.getpixel((4, 4)) == (255, 255, 255)
+
+    def test_a_side_that_the_format_cannot_hold_is_refused(self) -> None:
+        photograph = decode(save(Image.new("L", (16384, 2)), PNG))
+        images.check_fits(photograph, PNG)
+        with pytest.raises(images.UnencodableImageError, match="16383"):
+            images.check_fits(photograph, WEBP)
