@@ -4,17 +4,18 @@ ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-# what changes seldom first: the dependencies stay cached while the code changes
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY app/__init__.py app/__init__.py
-COPY model/__init__.py model/__init__.py
-COPY training/__init__.py training/__init__.py
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/derain && /opt/derain/bin/python -m pip install .
+# what changes seldom first: the dependencies stay cached while the code changes
+COPY pyproject.toml constraints.txt ./
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > dependencies.txt \
+    && python3 -m venv /opt/derain \
+    && /opt/derain/bin/python -m pip install --requirement dependencies.txt
+COPY README.md LICENSE ./
 COPY app app
 COPY model model
 COPY training training
-RUN /opt/derain/bin/python -m pip install --no-deps --force-reinstall .
+RUN /opt/derain/bin/python -m pip install --no-deps .
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tvi-derain" \

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from app.checkpoints import Checkpoint
     from app.files import Input
     from app.settings import Settings
     from model.restorer import Restorer
@@ -39,9 +40,12 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> None:
     """Run the command line. A command that comes by entry point is imported only when it is needed."""
-    built_in = {command.name for command in cli.registered_commands}
-    if len(sys.argv) < 2 or sys.argv[1] not in built_in:
-        add_commands(cli, entry_points(group=COMMANDS))
+    found = entry_points(group=COMMANDS)
+    named = sys.argv[1] if len(sys.argv) > 1 else ""
+    if named in found.names:
+        add_commands(cli, [found[named]])
+    elif named not in {command.name for command in cli.registered_commands}:
+        add_commands(cli, found)
     cli()
 
 
@@ -55,9 +59,9 @@ def add_commands(target: typer.Typer, found: Iterable[EntryPoint]) -> None:
             target.command(point.name)(point.load())
         except (ImportError, AttributeError) as error:
             message = f"`derain {point.name}` is not available here: {error}"
-            if isinstance(error, ModuleNotFoundError):
+            if isinstance(error, ModuleNotFoundError) and error.name != point.module:
                 message += ". Its extra may be missing: pip install 'tvi-derain[train]'"
-            anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+            anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
             target.command(point.name, help=f"(not available: {error})", context_settings=anything)(
                 _failing(message)
             )
@@ -84,6 +88,9 @@ def serve(
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is not a level", param_hint="--log-level")
     settings = _settings()
+    found, _ = _checkpoints(settings)
+    if damaged := [one.name for one in found if not one.intact]:
+        raise _failure(f"{settings.weights_dir}: damaged: {', '.join(damaged)}")
     uvicorn.run(
         create_app(settings),
         host=host,
@@ -212,16 +219,7 @@ def models(as_json: AsJSON = False) -> None:
     """List the checkpoints that can be served."""
     import dataclasses
 
-    from app.checkpoints import default_model, device_type, inspect
-    from model.weights import CheckpointError, available
-
-    settings = _settings()
-    names = settings.models or tuple(available(settings.weights_dir))
-    try:
-        default = default_model(names, device_type(settings.device), settings.default_model)
-        found = [inspect(settings.weights_dir / name) for name in names]
-    except CheckpointError as error:
-        raise _failure(f"{settings.weights_dir}: {error}") from None
+    found, default = _checkpoints(_settings())
     if as_json:
         described = [{**dataclasses.asdict(one), "default": one.name == default} for one in found]
         typer.echo(json.dumps(described, indent=2))
@@ -252,6 +250,19 @@ def _settings() -> "Settings":
             variable = "".join(f"DERAIN_{part}".upper() for part in wrong["loc"][:1]) or "DERAIN_*"
             err.print(f"{variable}: {wrong['msg']}", markup=False)
         raise _failure("the settings are not valid") from None
+
+
+def _checkpoints(settings: "Settings") -> "tuple[list[Checkpoint], str]":
+    """The checkpoints that the settings name and which is the default, or an explanation of what is wrong."""
+    from app.checkpoints import default_model, device_type, inspect
+    from model.weights import CheckpointError, available
+
+    names = settings.models or tuple(available(settings.weights_dir))
+    try:
+        default = default_model(names, device_type(settings.device), settings.default_model)
+        return [inspect(settings.weights_dir / name) for name in names], default
+    except CheckpointError as error:
+        raise _failure(f"{settings.weights_dir}: {error}") from None
 
 
 def _inputs(paths: list[Path]) -> "list[Input]":
