@@ -244,10 +244,15 @@ class TestAdmission:
 
     def test_also_when_it_failed(self) -> None:
         admission = self.make()
-        with pytest.raises(KeyError), admission.admit() as ticket:
-            ticket.add_bytes(900)
-            ticket.add_images(2)
-            raise KeyError
+
+        def fail() -> None:
+            with admission.admit() as ticket:
+                ticket.add_bytes(900)
+                ticket.add_images(2)
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
         assert (admission.requests, admission.images, admission.bytes) == (0, 0, 0)
 
     def test_places_are_free_as_soon_as_the_images_are_restored(self) -> None:

@@ -1,0 +1,154 @@
+"""Were these wrong, one bad image would take its neighbours with it, or the whole service."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from app.batching import BatchKey, BatchQueue
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationError, RestorationQueue, calibrate
+from model.prompts import Prompt
+
+SIDE = 8
+KEY = BatchKey("network", SIDE, SIDE)
+POISON = 13
+
+
+class FragileNetwork:
+    """Fails, as a real one does only by accident, on chosen images or on batches over a chosen size."""
+
+    def __init__(self, *, most: int = 1000) -> None:
+        self.most = most
+        self.batches: list[int] = []
+
+    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        self.batches.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        if any(int(image[0, 0, 0]) == POISON for image in images):
+            raise FloatingPointError("not finite")
+        return [image + len(prompt.degradation or "") for image, prompt in zip(images, prompts, strict=True)]
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.queue: RestorationQueue = BatchQueue(batch_pixels=8 * SIDE * SIDE)
+        self.reports: list[tuple[int, int]] = []
+        self.network = FragileNetwork()
+        self.worker = DeviceWorker(
+            {"network": self.network},
+            self.queue,
+            on_batch=lambda images, pixels: self.reports.append((images, pixels)),
+        )
+
+    def put(self, *values: int) -> list[RestorationEntry]:
+        entries = [
+            RestorationEntry(
+                key=KEY,
+                payload=Job(
+                    torch.full((3, SIDE, SIDE), value, dtype=torch.uint8),
+                    Prompt(degradation="x" * (value % 3)),
+                ),
+            )
+            for value in values
+        ]
+        self.queue.put(entries)
+        return entries
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.queue.close()
+    bench.worker.join(timeout=10)
+    assert not bench.worker.alive
+
+
+def value_of(entry: RestorationEntry) -> int:
+    return int(entry.reply.result(timeout=10).image[0, 0, 0])
+
+
+def test_every_image_gets_its_own_answer(bench: Bench) -> None:
+    entries = bench.put(*range(20, 40))
+    bench.worker.start()
+    assert [value_of(entry) for entry in entries] == [value + value % 3 for value in range(20, 40)]
+    assert bench.network.batches == [8, 8, 4]
+    assert [entry.reply.result().batch_size for entry in entries] == [8] * 16 + [4] * 4
+    assert bench.reports == [(8, 8 * 64), (8, 8 * 64), (4, 4 * 64)]
+
+
+def test_only_the_culprit_fails(bench: Bench) -> None:
+    entries = bench.put(1, 2, POISON, 4, 5, 6, 7)
+    bench.worker.start()
+    assert [value_of(entry) for entry in entries if entry is not entries[2]] == [2, 4, 5, 7, 6, 8]
+    with pytest.raises(RestorationError):
+        entries[2].reply.result(timeout=10)
+
+
+def test_the_worker_survives_a_failure(bench: Bench) -> None:
+    bench.worker.start()
+    with pytest.raises(RestorationError):
+        bench.put(POISON)[0].reply.result(timeout=10)
+    assert value_of(bench.put(21)[0]) == 21
+    assert bench.worker.alive
+
+
+def test_want_of_memory_halves_the_batches_and_loses_nothing(bench: Bench) -> None:
+    bench.network.most = 3
+    entries = bench.put(*range(20, 28))
+    bench.worker.start()
+    assert [value_of(entry) for entry in entries] == [value + value % 3 for value in range(20, 28)]
+    assert bench.queue.batch_pixels <= 3 * SIDE * SIDE
+    tried = len(bench.network.batches)
+    more = bench.put(*range(30, 38))
+    assert [value_of(entry) for entry in more] == [value + value % 3 for value in range(30, 38)]
+    assert max(bench.network.batches[tried:]) <= 3
+
+
+def test_one_image_that_does_not_fit_into_memory_fails_alone(bench: Bench) -> None:
+    bench.network.most = 0
+    entry = bench.put(1)[0]
+    bench.worker.start()
+    with pytest.raises(RestorationError):
+        entry.reply.result(timeout=10)
+    assert bench.queue.batch_pixels >= SIDE * SIDE
+
+
+def test_the_speed_is_measured(bench: Bench) -> None:
+    bench.worker.start()
+    assert bench.queue.throughput.pixels_per_second == 0.0
+    value_of(bench.put(1)[0])
+    assert bench.queue.throughput.pixels_per_second > 0.0
+
+
+class SteadyNetwork:
+    """Takes a fixed time per call and per image, by a clock of its own."""
+
+    def __init__(self, *, per_call: float, per_image: float) -> None:
+        self.per_call = per_call
+        self.per_image = per_image
+        self.now = 0.0
+
+    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        self.now += self.per_call + self.per_image * len(images)
+        return [image for image, _ in zip(images, prompts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("per_call", "per_image", "images"),
+    [
+        (0.0, 0.02, 4),  # a CPU: larger batches are no faster; small images still share one
+        (0.001, 0.00005, 256),  # a GPU: calls are what costs
+        (0.001, 0.0009, 32),  # in between: batches of 64 are not 3 % faster per image any more
+        (0.01, 0.01, 16),  # a batch of 32 would keep everyone waiting for too long
+    ],
+)
+def test_batches_grow_as_long_as_it_pays(
+    per_call: float, per_image: float, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = SteadyNetwork(per_call=per_call, per_image=per_image)
+    monkeypatch.setattr("app.worker.time.monotonic", lambda: network.now)
+    calibration = calibrate(network)
+    assert calibration.batch_pixels == images * 256 * 256
+    assert calibration.pixels_per_second > 0
