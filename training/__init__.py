@@ -1,0 +1,1 @@
+"""Training and measuring of TVI-Derain: rain synthesis, paired sets, losses, loops and the field's metrics."""
