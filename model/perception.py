@@ -1,0 +1,105 @@
+"""What is wrong with a picture: zero-shot classification by a dual encoder over crops at native resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
+from model.weights import CompactCLIP
+
+
+@dataclass(frozen=True, slots=True)
+class Perceived:
+    """Probabilities of type, density and direction (each sums to 1) and the sentence that they give."""
+
+    prompt: str
+    types: dict[str, float]
+    densities: dict[str, float]
+    directions: dict[str, float]
+
+
+Degradation = tuple[str, str | None, str | None]
+"""Type, density and direction; the latter two where rain falls."""
+
+DEGRADATIONS: tuple[Degradation, ...] = tuple(
+    degradation
+    for kind in TYPES
+    for degradation in (
+        [(kind, density, direction) for density, direction in product(DENSITIES, DIRECTIONS)]
+        if kind.startswith("rain") and kind != "raindrops"
+        else [(kind, None, None)]
+    )
+)
+
+
+class Perception:
+    """`(3, H, W) -> Perceived`, from a handful of crops, so the time does not grow with the image.
+
+    Resizing would destroy the streaks, so crops are taken as they are, on a fixed grid; smaller images are continued
+    at their edges. Similarities are averaged over crops, divided by a temperature fitted on held-out scenes, and
+    summed over the combinations for the marginals. Density and direction are those under the assumption that it rains.
+    """
+
+    def __init__(self, clip: CompactCLIP, device: torch.device) -> None:
+        self.clip = clip
+        self.device = device
+        self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
+        self.temperature: float = clip.settings.get("temperature", 1.0)
+        clip.model.to(device).eval()
+        self.mean = torch.tensor(clip.mean, device=device)[:, None, None]
+        self.std = torch.tensor(clip.std, device=device)[:, None, None]
+        model = cast(Any, clip.model)
+        with torch.inference_mode():
+            sentences = [describe(*degradation) for degradation in DEGRADATIONS]
+            ids = clip.tokenizer(sentences).to(device)
+            self.text: Tensor = model.encode_text(ids, normalize=True) * model.logit_scale.exp()
+
+    def crops(self, image: Tensor) -> Tensor:
+        """Five crops (N, 3, C, C) in [0, 1] of a uint8 image (3, H, W): the centre and the quarters' centres."""
+        size = self.crop
+        height, width = image.shape[-2:]
+        if height < size or width < size:
+            rows = torch.arange(max(height, size)).remainder(2 * height)
+            columns = torch.arange(max(width, size)).remainder(2 * width)
+            rows = torch.where(rows < height, rows, 2 * height - 1 - rows)
+            columns = torch.where(columns < width, columns, 2 * width - 1 - columns)
+            image = image[:, rows][:, :, columns]
+            height, width = image.shape[-2:]
+        room_y, room_x = height - size, width - size
+        corners = {(room_y // 2, room_x // 2)}
+        corners |= {(room_y * y // 8, room_x * x // 8) for y, x in product((1, 7), repeat=2)}
+        cut = [image[:, top : top + size, left : left + size] for top, left in sorted(corners)]
+        return torch.stack(cut).to(self.device).float() / 255
+
+    def scores(self, crops: Tensor) -> Tensor:
+        """Scaled similarities (N, len(DEGRADATIONS)) of crops (N, 3, C, C) in [0, 1]."""
+        features = cast(Any, self.clip.model).encode_image((crops - self.mean) / self.std)
+        return F.normalize(features, dim=-1) @ self.text.T
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Perceived:
+        """Perceives a uint8 image (3, H, W), H and W at least 1."""
+        logits = self.scores(self.crops(image)).mean(0) / self.temperature
+        joint = logits.softmax(dim=-1).tolist()
+        types = dict.fromkeys(TYPES, 0.0)
+        densities = dict.fromkeys(DENSITIES, 0.0)
+        directions = dict.fromkeys(DIRECTIONS, 0.0)
+        for (kind, density, direction), probability in zip(DEGRADATIONS, joint, strict=True):
+            types[kind] += probability
+            if density is not None and direction is not None:
+                densities[density] += probability
+                directions[direction] += probability
+        rain = max(sum(densities.values()), 1e-12)
+        densities = {k: v / rain for k, v in densities.items()}
+        directions = {k: v / rain for k, v in directions.items()}
+        kind = max(types, key=types.__getitem__)
+        prompt = describe(
+            kind, max(densities, key=densities.__getitem__), max(directions, key=directions.__getitem__)
+        )
+        return Perceived(prompt, types, densities, directions)

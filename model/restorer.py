@@ -1,0 +1,219 @@
+"""Restorer: the one front door of `model`: uint8 images and prompts in, restored uint8 images out."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.network import TVIDerain
+from model.perception import Perceived, Perception
+from model.prompts import Prompt
+from model.text import TextFeatures, pad_features
+from model.weights import NETWORK, CheckpointError, load_clip, load_network, parameter_count, read_config
+
+HALO = 64
+"""Pixels of context around a tile; the receptive field of presets `s` and `m` reaches no further."""
+
+TILE = 1024
+"""Side of a tile's interior in pixels; larger images are restored tile by tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """Text cache statistics, as `functools` reports them."""
+
+    hits: int
+    misses: int
+    currsize: int
+
+
+class NonFiniteError(RuntimeError):
+    """The network's output holds NaN or infinity, in float32 as well."""
+
+
+class Restorer:
+    """A loaded network on its device, with padding, tiling, precision and a cache of encoded prompts.
+
+    `restore` is to be called by one thread at a time; `perceive` and the properties by any.
+    """
+
+    def __init__(
+        self,
+        network: TVIDerain,
+        perception: Perception | None,
+        *,
+        name: str,
+        device: torch.device,
+        precision: torch.dtype,
+        tile: int = TILE,
+        cached_prompts: int = 1024,
+    ) -> None:
+        if network.text is None:
+            raise ValueError("a restorer needs a network with its text encoder")
+        if tile % network.multiple:
+            raise ValueError(f"the tile side must be a multiple of {network.multiple}")
+        self.name = name
+        self.device = device
+        self.precision = precision
+        self.multiple = network.multiple
+        self.parameters = parameter_count(network)
+        self.tile = tile
+        network.fold()
+        self.network = network.eval().to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.text = network.text
+        self.perception = perception
+        self._prompts: OrderedDict[Prompt, Tensor] = OrderedDict()
+        self._cached_prompts = cached_prompts
+        self._hits = self._misses = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, *, device: str = "auto", precision: str = "auto") -> Restorer:
+        """Loads `folder` and the compact CLIP beside it.
+
+        Args:
+            folder: a restoration checkpoint, for example `weights/tvi-derain-s`.
+            device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+            precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU and on CPUs that compute in it,
+                float32 elsewhere.
+
+        Raises:
+            CheckpointError: missing, damaged or not of the expected format.
+            ValueError: a precision that is not known.
+        """
+        config = read_config(folder, NETWORK)
+        network = load_network(folder, config)
+        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        perceiver = config.get("perception", network.config.text.clip)
+        try:
+            perception = Perception(load_clip(folder.parent / perceiver), where)
+        except CheckpointError as error:
+            if config.get("perception") is not None or network.config.text.pretrained is None:
+                raise
+            raise CheckpointError(f"{folder} names no compact CLIP to perceive with: {error}") from error
+        return cls(network, perception, name=folder.name, device=where, precision=choose_precision(precision, where))
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image is computed at: the next multiples of the network's own."""
+        return height + -height % self.multiple, width + -width % self.multiple
+
+    def restore(self, images: Sequence[Tensor], prompts: Sequence[Prompt]) -> list[Tensor]:
+        """Restores images of one padded size.
+
+        Args:
+            images: uint8 (3, H, W) on the CPU, all with the same `padded_size`.
+            prompts: one per image.
+
+        Returns:
+            uint8 (3, H, W) in the order given, each of its input's size.
+
+        Raises:
+            ValueError: no image, mixed padded sizes, or a prompt missing.
+            NonFiniteError: the network's output was not finite, even in float32.
+        """
+        if not images or len(images) != len(prompts):
+            raise ValueError("give one prompt for each of at least one image")
+        sizes = {self.padded_size(*image.shape[-2:]) for image in images}
+        if len(sizes) > 1:
+            raise ValueError(f"images of one batch must have one padded size, not {sorted(sizes)}")
+        height, width = sizes.pop()
+        with torch.inference_mode():
+            features = self.encode(prompts)
+            batch = torch.stack([pad_to(image, height, width) for image in images])
+            if height <= self.tile + 2 * HALO and width <= self.tile + 2 * HALO:
+                restored = self._run(batch, features)
+            else:
+                restored = self._run_tiles(batch, features)
+            return [
+                restored[i, :, : image.shape[-2], : image.shape[-1]].contiguous() for i, image in enumerate(images)
+            ]
+
+    def perceive(self, image: Tensor) -> Perceived:
+        """What is wrong with a uint8 image (3, H, W). Raises RuntimeError where no compact CLIP was loaded."""
+        if self.perception is None:
+            raise RuntimeError(f"{self.name} was loaded without a compact CLIP to perceive with")
+        return self.perception(image)
+
+    def text_cache_info(self) -> CacheInfo:
+        """Hits and misses of the cache of encoded prompts since loading."""
+        with self._lock:
+            return CacheInfo(self._hits, self._misses, len(self._prompts))
+
+    def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
+        """Token features of prompts, from the cache where they were seen before (least recently used go first)."""
+        with self._lock:
+            found = {p: self._prompts[p] for p in prompts if p in self._prompts}
+            for prompt in prompts:
+                if prompt in found:
+                    self._hits += 1
+                    self._prompts.move_to_end(prompt)
+                else:
+                    self._misses += 1
+        missing = [p for p in dict.fromkeys(prompts) if p not in found]
+        if missing:
+            features = self.text.encode(missing)
+            for i, prompt in enumerate(missing):
+                found[prompt] = features.tokens[i, features.mask[i]]
+            with self._lock:
+                for prompt in missing:
+                    self._prompts[prompt] = found[prompt]
+                while len(self._prompts) > self._cached_prompts:
+                    self._prompts.popitem(last=False)
+        return pad_features([found[p] for p in prompts])
+
+    def _run(self, batch: Tensor, features: TextFeatures) -> Tensor:
+        """uint8 (B, 3, H, W) -> uint8, once more in float32 if the result is not finite."""
+        rainy = batch.to(self.device, non_blocking=True).float().div_(255)
+        rainy = rainy.contiguous(memory_format=torch.channels_last)
+        reduced = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=reduced):
+            restored = self.network(rainy, features.tokens, features.mask)
+        if not bool(torch.isfinite(restored).all()):
+            restored = self.network(rainy, features.tokens, features.mask) if reduced else restored
+            if not bool(torch.isfinite(restored).all()):
+                raise NonFiniteError("the network's output is not finite")
+        return restored.float().clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+
+    def _run_tiles(self, batch: Tensor, features: TextFeatures) -> Tensor:
+        """The same, tile by tile with a halo that reaches as far as the network sees; seams need no blending."""
+        height, width = batch.shape[-2:]
+        restored = torch.empty_like(batch)
+        for top, left in product(range(0, height, self.tile), range(0, width, self.tile)):
+            bottom, right = min(top + self.tile, height), min(left + self.tile, width)
+            y, x = max(0, top - HALO), max(0, left - HALO)
+            part = self._run(batch[..., y : bottom + HALO, x : right + HALO], features)
+            restored[..., top:bottom, left:right] = part[..., top - y : bottom - y, left - x : right - x]
+        return restored
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of a precision's name; `auto` is what the device computes fastest in. Raises ValueError."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision in known:
+        return known[precision]
+    if precision != "auto":
+        raise ValueError(f"unknown precision {precision!r}: choose auto, {', '.join(known)}")
+    if device.type == "cuda":
+        return torch.bfloat16
+    return torch.bfloat16 if _computes_bfloat16() else torch.float32
+
+
+def _computes_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 arithmetic (AVX512_BF16 or AMX); elsewhere it is emulated, several times slower."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Continues (3, h, w) at its right and lower edge to (3, height, width) with its last column and row."""
+    bottom, right = height - image.shape[-2], width - image.shape[-1]
+    if not (bottom or right):
+        return image
+    return F.pad(image[None].float(), (0, right, 0, bottom), mode="replicate")[0].to(torch.uint8)

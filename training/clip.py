@@ -1,0 +1,243 @@
+"""Contrastive training of the compact CLIP: degraded crops against sentences that describe what degrades them."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from model.perception import DEGRADATIONS, Perception
+from model.weights import CLIP, CompactCLIP, compact_clip, write_checkpoint
+from training.descriptions import HELD_OUT, TRAINING, Attributes, Wording, canonical, disturb, mentioned, sentence
+from training.instructions import attributes_of
+from training.rain import RainRecipe, apply_noise, synthesise, uniform
+from training.scenes import TrainingData, random_crops
+from training.vocabulary import write_vocabulary
+
+ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 96},
+    "text_cfg": {"context_length": 24, "vocab_size": 0, "width": 256, "heads": 4, "layers": 4},
+}
+"""open_clip.CLIP's arguments; the vocabulary's size is filled in."""
+
+RECIPE = RainRecipe(clean=0.36, light=0.26, heavy=0.26, layered=0.12, haze=0.28, noise=0.1, jpeg=0.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipConfig:
+    """A contrastive run."""
+
+    minutes: float = 12
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    detail: float = 0.75
+    seed: int = 0
+    threads: int | None = None
+
+
+def degraded_crops(
+    data: TrainingData, count: int, size: int, rng: np.random.Generator, generator: Generator
+) -> tuple[Tensor, list[Attributes]]:
+    """Crops (N, 3, C, C) in [0, 1] with rain, haze, noise, blur, drops on the lens or nothing, and what they show."""
+    crops = random_crops(data.photographs, size, rng.integers(len(data.photographs), size=count), rng)
+    layers = random_crops(data.layers, size, data.layer_index(count, rng), rng)
+    device = generator.device
+    sample = synthesise(crops.to(device).float() / 255, layers.to(device).float() / 255, RECIPE, generator)
+    images, found = sample.rainy, attributes_of(sample)
+    for i, attributes in enumerate(found):
+        if attributes.kind != "clean":
+            continue
+        kind = rng.choice(("clean", "noise", "blur", "raindrops"), p=(0.46, 0.18, 0.18, 0.18))
+        image = sample.rainy[i : i + 1]
+        if kind == "noise":
+            image = apply_noise(apply_noise(image, generator), generator)
+            image = image + torch.randn(image.shape, generator=generator, device=device) * float(rng.uniform(0.02, 0.08))
+        elif kind == "blur":
+            image = apply_blur(image, rng)
+        elif kind == "raindrops":
+            image = apply_drops(image, rng, generator)
+        images[i] = image.clamp(0, 1)[0]
+        found[i] = Attributes(str(kind))
+    return images, found
+
+
+def apply_blur(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Defocus: a Gaussian of 1.2 to 4 pixels over (1, 3, H, W)."""
+    sigma = float(rng.uniform(1.2, 4))
+    radius = math.ceil(3 * sigma)
+    axis = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (axis / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    image = F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="reflect"), kernel, groups=3)
+    return F.conv2d(F.pad(image, (0, 0, radius, radius), mode="reflect"), kernel.transpose(2, 3), groups=3)
+
+
+def apply_drops(image: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
+    """Drops on the lens: round spots that show the scene upside down, blurred and shaded, over (1, 3, H, W)."""
+    height, width = image.shape[-2:]
+    count = int(rng.integers(4, 14))
+    y = torch.linspace(0, height - 1, height, device=image.device)[None, :, None]
+    x = torch.linspace(0, width - 1, width, device=image.device)[None, None, :]
+    cy = uniform(0, height, (count, 1, 1), generator)
+    cx = uniform(0, width, (count, 1, 1), generator)
+    radius = uniform(4, 13, (count, 1, 1), generator)
+    squeeze = uniform(0.75, 1.3, (count, 1, 1), generator)
+    distance = (((y - cy) / squeeze) ** 2 + ((x - cx) * squeeze) ** 2).sqrt() / radius
+    inside = ((1 - distance) * 3).clamp(0, 1).amax(0)[None, None]
+    rim = torch.exp(-0.5 * ((distance - 0.85) / 0.12) ** 2).amax(0)[None, None]
+    refracted = apply_blur(image.flip(-2).roll(width // 3, -1), rng) * 1.1 + 0.05
+    return (image * (1 - inside) + refracted * inside) * (1 - 0.3 * rim)
+
+
+def matches(said: Attributes, shown: Attributes) -> bool:
+    """Whether a sentence that says `said` is true of a crop that shows `shown`."""
+    return (
+        said.kind == shown.kind
+        and said.density in (None, shown.density)
+        and said.direction in (None, shown.direction)
+    )
+
+
+def contrastive_loss(logits: Tensor, positive: Tensor) -> Tensor:
+    """Multi-positive InfoNCE both ways: logits (N, N) images by sentences, positive (N, N) true where they agree."""
+    target = positive.float()
+    by_image = -(F.log_softmax(logits, 1) * target / target.sum(1, keepdim=True)).sum(1).mean()
+    by_text = -(F.log_softmax(logits, 0) * target / target.sum(0, keepdim=True)).sum(0).mean()
+    return (by_image + by_text) / 2
+
+
+def spoken(attributes: Attributes, rng: random.Random, detail: float, wording: Wording) -> tuple[str, Attributes]:
+    """A sentence about a crop and what it says; a quarter of them canonical."""
+    if rng.random() < 0.25:
+        return canonical(attributes), attributes
+    said = mentioned(attributes, rng, detail=detail)
+    return sentence(said, rng, wording, detail=1.0), said
+
+
+def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
+    """Trains a compact CLIP on the photographs under `data_root` and writes it as a checkpoint folder."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    data, held_out = TrainingData(data_root), TrainingData(data_root, validation=True)
+    vocabulary = write_vocabulary(folder / "vocabulary.txt.gz")
+    description = {
+        "open_clip": {**ARCHITECTURE, "text_cfg": {**ARCHITECTURE["text_cfg"], "vocab_size": vocabulary}},
+        "mean": [0.45, 0.45, 0.45],
+        "std": [0.27, 0.27, 0.27],
+    }
+    clip = compact_clip(folder, description)
+    model = cast(Any, clip.model).train().to(device)
+    size = ARCHITECTURE["vision_cfg"]["image_size"]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.learning_rate, betas=(0.9, 0.98), fused=True,
+    )  # fmt: skip
+    generator = Generator(device=device).manual_seed(config.seed)
+    rng, words = np.random.default_rng(config.seed), random.Random(config.seed)
+    mean, std = torch.tensor(clip.mean)[:, None, None].to(device), torch.tensor(clip.std)[:, None, None].to(device)
+    bar = tqdm(unit="step", mininterval=10)
+    began = time.monotonic()
+    while (progress := (time.monotonic() - began) / 60 / config.minutes) < 1:
+        images, shown = degraded_crops(data, config.batch, size, rng, generator)
+        texts, said = zip(*(spoken(a, words, config.detail, TRAINING) for a in shown), strict=True)
+        ids = clip.tokenizer([disturb(t, words) for t in texts]).to(device)
+        positive = torch.tensor([[matches(s, a) for s in said] for a in shown], device=device)
+        rate = config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress)) * min(1, (bar.n + 1) / 100)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        image_features = model.encode_image(((images - mean) / std), normalize=True)
+        text_features = model.encode_text(ids, normalize=True)
+        logits = model.logit_scale.exp() * image_features @ text_features.T
+        loss = contrastive_loss(logits, positive)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        bar.update()
+        if bar.n % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}")
+    bar.close()
+    model.eval()
+    description["temperature"] = fit_temperature(clip, held_out, device)
+    clip.settings.update(description)
+    report = measure(clip, held_out, device)
+    write_checkpoint(folder, CLIP, model.state_dict(), {**description, "held_out": report})
+    (folder / "README.md").touch()
+    tqdm.write(json.dumps(report, indent=2))
+    return folder
+
+
+def image_logits(
+    clip: CompactCLIP, data: TrainingData, device: torch.device, *, batches: int, seed: int
+) -> tuple[Tensor, list[Attributes]]:
+    """Untempered scores (N, len(DEGRADATIONS)) of single crops of held-out scenes, and what the crops show."""
+    perception = Perception(clip, device)
+    generator = Generator(device=device).manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    logits: list[Tensor] = []
+    shown: list[Attributes] = []
+    with torch.inference_mode():
+        for _ in range(batches):
+            images, found = degraded_crops(data, 48, perception.crop, rng, generator)
+            logits.append(perception.scores(images))
+            shown += found
+    return torch.cat(logits), shown
+
+
+def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
+    """The divisor of the scores with the least negative log-likelihood on held-out scenes (Guo et al., ICML 2017)."""
+    logits, shown = image_logits(clip, data, device, batches=8, seed=1)
+    truth = torch.tensor([DEGRADATIONS.index((a.kind, a.density, a.direction)) for a in shown], device=device)
+    candidates = torch.logspace(-1, 1, 81).tolist()
+    return min(candidates, key=lambda t: F.cross_entropy(logits / t, truth).item())
+
+
+def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
+    """Top-1 of type, density and direction on single crops of held-out scenes with held-out wording, in [0, 1]."""
+    logits, shown = image_logits(clip, data, device, batches=10, seed=2)
+    model = cast(Any, clip.model)
+    perception = Perception(clip, device)
+    words = random.Random(3)
+    embeddings: list[Tensor] = []
+    with torch.inference_mode():
+        for kind, density, direction in DEGRADATIONS:
+            texts = [sentence(Attributes(kind, density, direction), words, HELD_OUT, detail=1.0) for _ in range(4)]
+            feature = model.encode_text(clip.tokenizer(texts).to(device), normalize=True).mean(0)
+            embeddings.append(F.normalize(feature, dim=-1))
+        generator = Generator(device=device).manual_seed(2)
+        rng = np.random.default_rng(2)
+        held_out: list[Tensor] = []
+        for _ in range(10):
+            images, _ = degraded_crops(data, 48, perception.crop, rng, generator)
+            features = F.normalize(model.encode_image((images - perception.mean) / perception.std), dim=-1)
+            held_out.append(features @ torch.stack(embeddings).T)
+    scale = model.logit_scale.exp().item()
+    report: dict[str, float] = {}
+    for name, scores in (("canonical", logits), ("held_out_wording", torch.cat(held_out) * scale)):
+        probabilities = scores.softmax(-1)
+        for i, part in enumerate(("type", "density", "direction")):
+            values = sorted({d[i] for d in DEGRADATIONS if d[i] is not None and (i == 0 or d[1] is not None)}, key=str)
+            columns = [[j for j, d in enumerate(DEGRADATIONS) if d[i] == v] for v in values]
+            marginal = torch.stack([probabilities[:, c].sum(1) for c in columns], dim=1)
+            truth = [(a.kind, a.density, a.direction)[i] for a in shown]
+            hits = [values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None]
+            report[f"{name}_{part}"] = round(sum(hits) / len(hits), 4)
+    return report

@@ -1,0 +1,120 @@
+"""Photographs and rain layers to train on, held as uint8 in memory and cropped at random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+class DataError(RuntimeError):
+    """A data folder that is missing or does not hold what is expected of it."""
+
+
+def read_rgb(path: Path, longest: int | None = None) -> Tensor:
+    """An image file as uint8 (3, H, W), shrunk (Lanczos) so that its longer side is at most `longest` pixels."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+        if longest is not None and max(rgb.size) > longest:
+            scale = longest / max(rgb.size)
+            rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def held_out(name: str) -> bool:
+    """Whether a training scene is kept for validation: one in sixteen, by the hash of its name, for ever."""
+    return hashlib.sha256(name.encode()).digest()[0] < 16
+
+
+def random_crops(images: Sequence[Tensor], size: int, indices: Iterable[int], rng: np.random.Generator) -> Tensor:
+    """Crops of `size` pixels of the images at `indices`, flipped at random left to right: uint8 (B, C, size, size).
+
+    Images smaller than the crop are mirrored at their right and lower edges.
+    """
+    crops: list[Tensor] = []
+    for index in indices:
+        image = images[index]
+        height, width = image.shape[-2:]
+        if height < size or width < size:
+            rows = np.pad(np.arange(height), (0, max(0, size - height)), mode="reflect")
+            columns = np.pad(np.arange(width), (0, max(0, size - width)), mode="reflect")
+            image = image[:, rows][:, :, columns]
+            height, width = image.shape[-2:]
+        top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+        crop = image[:, top : top + size, left : left + size]
+        crops.append(crop.flip(-1) if rng.random() < 0.5 else crop)
+    return torch.stack(crops)
+
+
+class TrainingData:
+    """Everything under a data folder that may be trained on.
+
+    Expects `clean/*/` (photographs), `streaks/*/` (renderings on black) and `pairs_train/` (Rain800 side by side,
+    clean left; other sets as `input/` and `target/`). Scenes for which `held_out` is true are in no training crop.
+
+    Attributes:
+        photographs: uint8 (3, H, W) each.
+        layers: uint8 (1, H, W) rain layers each: rainy minus clean of the additive pairs, and the renderings.
+        pairs: uint8 (6, H, W) each: rainy over clean.
+    """
+
+    def __init__(self, root: Path, *, validation: bool = False, longest: int = 1024) -> None:
+        if not (root / "clean").is_dir():
+            raise DataError(f"no folder 'clean' with photographs in {root}")
+        self.photographs: list[Tensor] = []
+        self.layers: list[Tensor] = []
+        self.additive: list[int] = []
+        self.pairs: list[Tensor] = []
+        for folder in sorted(p for p in (root / "clean").iterdir() if p.is_dir()):
+            for path in images_in(folder):
+                if held_out(path.stem) == validation:
+                    self.photographs.append(read_rgb(path, longest))
+        self._read_pairs(root / "pairs_train", validation)
+        streaks = root / "streaks"
+        for folder in sorted(p for p in streaks.iterdir() if p.is_dir()) if streaks.is_dir() else []:
+            for path in images_in(folder):
+                if held_out(path.stem) == validation:
+                    self.layers.append(read_rgb(path)[:1])
+
+    def _read_pairs(self, root: Path, validation: bool) -> None:
+        for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
+            if (folder / "input").is_dir():
+                named = ((p.stem, read_rgb(p), read_rgb(folder / "target" / p.name)) for p in images_in(folder / "input"))
+                additive = folder.name.startswith("rain200")
+            else:
+                named = ((p.stem, *_right_left(read_rgb(p))) for p in images_in(folder))
+                additive = False
+            for stem, rainy, clean in named:
+                if held_out(f"{folder.name}/{stem}") != validation:
+                    continue
+                self.photographs.append(clean)
+                if additive:
+                    difference = (rainy.int() - clean.int()).clamp(0, 255).amax(0, keepdim=True)
+                    self.additive.append(len(self.layers))
+                    self.layers.append(difference.to(torch.uint8))
+                self.pairs.append(torch.cat((rainy, clean)))
+
+    def layer_index(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Indices into `layers`: half of them real layers of the additive pairs, half from all."""
+        everything = rng.integers(len(self.layers), size=count)
+        if not self.additive:
+            return everything.tolist()
+        real = rng.choice(self.additive, size=count)
+        return np.where(rng.random(count) < 0.5, real, everything).tolist()
+
+
+def _right_left(side_by_side: Tensor) -> tuple[Tensor, Tensor]:
+    half = side_by_side.shape[-1] // 2
+    return side_by_side[..., half : 2 * half], side_by_side[..., :half]

@@ -1,0 +1,340 @@
+"""The training loop of the restoration network: one loop, resumed exactly, a function of its configuration.
+
+Every step's data is a function of the seed and the step, so a run that was killed goes on from its last checkpoint
+as if nothing had happened (bit by bit on the CPU, with a step-based schedule).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from model.config import PRESETS, NetworkConfig
+from model.network import TVIDerain
+from model.prompts import Prompt
+from model.weights import build_network
+from training.instructions import Mixture, instruct
+from training.rain import Degraded, RainRecipe, measure_angle, synthesise
+from training.scenes import TrainingData, random_crops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Crops of `crop` pixels, `batch` of them, until this share of the run."""
+
+    until: float
+    crop: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything a run depends on. `steps` or `minutes` says how long; minutes count training time over all resumes."""
+
+    preset: str = "s"
+    weights: str = "weights"
+    """Where the compact CLIP is."""
+    text: bool = True
+    """False trains R and M with the null token alone: a warm start, or the twin without text."""
+    start_from: str | None = None
+    """A run's checkpoint whose averaged weights this one starts with."""
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    stages: tuple[Stage, ...] = (
+        Stage(until=0.45, crop=64, batch=16),
+        Stage(until=0.85, crop=96, batch=12),
+        Stage(until=1.0, crop=128, batch=8),
+    )
+    pairs: float = 0.1
+    """Share of each batch that is taken from given pairs instead of the synthesiser."""
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-6
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    gradient_norm: float = 1.0
+    ema: float = 0.999
+    fourier: float = 0.02
+    """Weight of the L1 distance of spectra beside the Charbonnier loss."""
+    bfloat16: bool = False
+    threads: int | None = None
+    checkpoint_minutes: float = 3.0
+    validate_minutes: float = 10.0
+    recipe: RainRecipe = field(default_factory=RainRecipe)
+    mixture: Mixture = field(default_factory=Mixture)
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give either steps or minutes")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the run is done, 0 to 1."""
+        done = step / self.steps if self.steps is not None else seconds / 60 / (self.minutes or 1)
+        return min(1.0, done)
+
+    def stage(self, progress: float) -> Stage:
+        """The crops at this point of the run."""
+        return next((s for s in self.stages if progress < s.until), self.stages[-1])
+
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate: linear warm-up, then a cosine to the final one."""
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        rate = self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * cosine
+        return rate * min(1.0, (step + 1) / self.warmup_steps)
+
+
+def charbonnier(restored: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + epsilon^2)."""
+    return ((restored - target).square() + epsilon**2).sqrt().mean()
+
+
+def fourier_distance(restored: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the orthonormal 2-D spectra."""
+    return torch.fft.rfft2((restored - target).float(), norm="ortho").abs().mean()
+
+
+class Batches:
+    """What each step trains on, as a function of the seed and the step; crops are cut one step ahead."""
+
+    def __init__(self, data: TrainingData, config: TrainConfig, device: torch.device) -> None:
+        self.data, self.config, self.device = data, config, device
+        self.generator = torch.Generator(device=device)
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
+
+    def crops(self, step: int, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
+        """Photographs (B, 3, C, C), rain layers (B, 1, C, C) and pairs (P, 6, C, C), uint8."""
+        rng = np.random.default_rng((self.config.seed, step))
+        data = self.data
+        paired = int(rng.binomial(stage.batch, self.config.pairs)) if data.pairs else 0
+        paired = min(paired, stage.batch - 1)
+        count = stage.batch - paired
+        photographs = random_crops(data.photographs, stage.crop, rng.integers(len(data.photographs), size=count), rng)
+        if data.layers:
+            layers = random_crops(data.layers, stage.crop, data.layer_index(count, rng), rng)
+        else:
+            layers = torch.zeros(count, 1, stage.crop, stage.crop, dtype=torch.uint8)
+        pairs = torch.zeros(0, 6, stage.crop, stage.crop, dtype=torch.uint8)
+        if paired:
+            pairs = random_crops(data.pairs, stage.crop, rng.integers(len(data.pairs), size=paired), rng)
+        return photographs, layers, pairs
+
+    def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Prompt], Tensor]:
+        """Rainy images (B, 3, C, C), prompts and targets (B, 3, C, C) on the device."""
+        photographs, layers, pairs = (c.to(self.device, non_blocking=True).float() / 255 for c in crops)
+        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
+        words = random.Random(f"{self.config.seed}/{step}")
+        sample = synthesise(photographs, layers, self.config.recipe, self.generator)
+        mixture = self.config.mixture if self.config.text else Mixture(full=0, partial=0, unchanged=0)
+        prompts, target = instruct(sample, mixture, words)
+        rainy = sample.rainy
+        if len(pairs):
+            given = degraded_pair(pairs[:, :3], pairs[:, 3:])
+            more, wanted = instruct(given, dataclasses.replace(mixture, partial=0), words)
+            rainy, target = torch.cat((rainy, given.rainy)), torch.cat((target, wanted))
+            prompts += more
+        return rainy, prompts, target
+
+    def iterate(self, step: int, stage_at: Any) -> Iterator[tuple[Tensor, list[Prompt], Tensor]]:
+        """Batches from `step` on; `stage_at(step)` gives the crop size."""
+        ahead = self.pool.submit(self.crops, step, stage_at(step))
+        while True:
+            crops = ahead.result()
+            ahead = self.pool.submit(self.crops, step + 1, stage_at(step + 1))
+            yield self.make(step, crops)
+            step += 1
+
+
+def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
+    """A given pair as the synthesiser would describe it; its layer is the positive difference."""
+    layer = (rainy - clean).clamp(min=0).mean(1, keepdim=True)
+    none = torch.zeros(len(rainy), dtype=torch.bool, device=rainy.device)
+    return Degraded(
+        clean=clean,
+        hazy=clean,
+        rainy=rainy,
+        layer=layer,
+        alpha=torch.zeros_like(layer),
+        has_haze=none,
+        has_noise=none,
+        density=layer.mean((1, 2, 3)),
+        angle=measure_angle(layer),
+    )
+
+
+@torch.inference_mode()
+def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, text: bool) -> dict[str, float]:
+    """Mean PSNR (dB, RGB) on held-out training scenes under light and heavy synthetic rain, described in full."""
+    scores: dict[str, float] = {}
+    for name, recipe in (
+        ("light", RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0)),
+        ("heavy", RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0)),
+        ("layers", RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0)),
+    ):
+        rng = np.random.default_rng(0)
+        generator = torch.Generator(device=device).manual_seed(0)
+        total: list[float] = []
+        for _ in range(4):
+            crops = random_crops(data.photographs, 192, rng.integers(len(data.photographs), size=8), rng)
+            layers = random_crops(data.layers, 192, data.layer_index(8, rng), rng)
+            sample = synthesise(
+                crops.to(device).float() / 255, layers.to(device).float() / 255, recipe, generator
+            )
+            mixture = Mixture(full=1 if text else 0, partial=0, unchanged=0)
+            prompts, _ = instruct(sample, mixture, random.Random(0))
+            restored = run(network, sample.rainy, prompts).clamp(0, 1)
+            error = (restored - sample.clean).square().mean((1, 2, 3))
+            total += (-10 * error.log10()).tolist()
+        scores[name] = sum(total) / len(total)
+    return scores
+
+
+def run(network: TVIDerain, rainy: Tensor, prompts: list[Prompt]) -> Tensor:
+    """The network with its own text encoder, or with a single zero token where it has none."""
+    if network.text is None:
+        tokens = torch.zeros(len(rainy), 1, network.config.text.width, device=rainy.device)
+        return network(rainy, tokens, torch.ones(len(rainy), 1, dtype=torch.bool, device=rainy.device))
+    features = network.text.encode(prompts)
+    return network(rainy, features.tokens, features.mask)
+
+
+def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: NetworkConfig | None = None) -> Path:
+    """Trains until the configured end, resuming from `out/last.pt` where that exists.
+
+    Args:
+        config: the run.
+        data_root: the folder that `TrainingData` reads.
+        out: where checkpoints (`last.pt`), TensorBoard events and `config.json` go.
+        network_config: an architecture other than the preset.
+
+    Returns:
+        The path of the last checkpoint.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    last = out / "last.pt"
+    data = TrainingData(data_root)
+    held_out = TrainingData(data_root, validation=True)
+
+    torch.manual_seed(config.seed)
+    architecture = network_config or PRESETS[config.preset]
+    network = build_network(architecture, Path(config.weights)) if config.text else TVIDerain(architecture)
+    network.to(device=device, memory_format=torch.channels_last)
+    learned = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        learned, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
+    )
+    step, seconds = 0, 0.0
+    if config.start_from is not None and not last.exists():
+        given = torch.load(config.start_from, map_location=device, weights_only=True)
+        load_averaged(network, given)
+    average = [p.detach().clone() for p in learned]
+    if last.exists():
+        saved = torch.load(last, map_location=device, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average = [a.to(device) for a in saved["average"]]
+        step, seconds = saved["step"], saved["seconds"]
+    (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+    names = [n for n, p in network.named_parameters() if p.requires_grad]
+
+    def save() -> None:
+        state = {
+            "step": step,
+            "seconds": seconds,
+            "architecture": architecture.to_dict(),
+            "text": config.text,
+            "names": names,
+            "network": network.state_dict(),
+            "average": average,
+            "optimizer": optimizer.state_dict(),
+        }
+        temporary = last.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, last)
+
+    def averaged_scores() -> dict[str, float]:
+        current = [p.detach().clone() for p in learned]
+        torch._foreach_copy_([p.data for p in learned], average)
+        network.eval()
+        scores = validate(network, held_out, device, text=config.text)
+        network.train()
+        torch._foreach_copy_([p.data for p in learned], current)
+        return scores
+
+    batches = Batches(data, config, device)
+    writer = SummaryWriter(str(out))
+    bar = tqdm(initial=step, total=config.steps, unit="step", smoothing=0.05, mininterval=10)
+    saved_at = validated_at = seconds
+    mark = time.perf_counter()
+    for rainy, prompts, target in batches.iterate(step, lambda s: config.stage(config.progress(s, seconds))):
+        progress = config.progress(step, seconds)
+        if progress >= 1:
+            break
+        rate = config.rate(step, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            restored = run(network, rainy.contiguous(memory_format=torch.channels_last), prompts)
+        loss = charbonnier(restored.float(), target)
+        if config.fourier:
+            loss = loss + config.fourier * fourier_distance(restored, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(learned, config.gradient_norm)
+        optimizer.step()
+        step += 1
+        decay = min(config.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average, [p.data for p in learned], 1 - decay)
+        now = time.perf_counter()
+        seconds += now - mark
+        mark = now
+
+        bar.update()
+        if step % 50 == 0:
+            writer.add_scalar("loss", loss.item(), step)
+            writer.add_scalar("gradient_norm", norm.item(), step)
+            writer.add_scalar("learning_rate", rate, step)
+            bar.set_postfix(loss=f"{loss.item():.4f}", lr=f"{rate:.1e}")
+        if seconds - saved_at > 60 * config.checkpoint_minutes:
+            save()
+            saved_at = seconds
+        if seconds - validated_at > 60 * config.validate_minutes:
+            for name, value in (scores := averaged_scores()).items():
+                writer.add_scalar(f"psnr/{name}", value, step)
+            bar.write(f"step {step}, {seconds / 60:.1f} min: " + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items()))
+            validated_at = seconds
+    bar.close()
+    save()
+    scores = averaged_scores()
+    tqdm.write("held-out scenes: " + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items()))
+    (out / "validation.json").write_text(json.dumps({"step": step, "seconds": seconds, **scores}, indent=2) + "\n")
+    writer.close()
+    return last
+
+
+def load_averaged(network: TVIDerain, saved: dict[str, Any]) -> None:
+    """Puts a checkpoint's averaged weights into a network; parameters that only one of both has stay as they are."""
+    averaged = dict(zip(saved["names"], saved["average"], strict=True))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in averaged:
+                parameter.copy_(averaged[name])
