@@ -61,9 +61,10 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 
 def ssim(image: Tensor, reference: Tensor) -> float:
-    """Mean structural similarity on Y (Wang et al., IEEE TIP 2004, equation 13), as MATLAB's `ssim_index` has it.
+    """Mean structural similarity on Y (Wang et al., IEEE TIP 2004, equation 13).
 
-    11x11 Gaussian window of sigma 1.5, only where it lies wholly inside the image, no downsampling before.
+    As MATLAB's `ssim_index` has it: 11x11 Gaussian window of sigma 1.5, only where it lies wholly inside
+    the image, and no downsampling before.
 
     Args:
         image: uint8 (3, H, W), H and W at least 11.
