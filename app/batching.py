@@ -9,11 +9,11 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
@@ -66,7 +66,7 @@ class Entry(Generic[Payload, Result]):
     key: BatchKey
     payload: Payload
     deadline: float = math.inf
-    reply: "Future[Result]" = field(default_factory=Future)
+    reply: "Future[Result]" = field(default_factory=lambda: Future[Any]())
     queued_at: float = 0.0
     taken_at: float = 0.0
     order: int = -1
@@ -316,7 +316,7 @@ class Admission:
         self._draining = True
 
     @contextmanager
-    def admit(self, *, expected_bytes: int = 0) -> Iterator[Ticket]:
+    def admit(self, *, expected_bytes: int = 0) -> Generator[Ticket]:
         """Take on a request for as long as the context lasts.
 
         Args:

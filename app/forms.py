@@ -167,7 +167,7 @@ class _MultipartForm:
         self._header[1].extend(data[start:end])
 
     def _end_header(self) -> None:
-        if self._header[0].lower() == b"content-disposition":
+        if bytes(self._header[0]).lower() == b"content-disposition":
             self._disposition = bytes(self._header[1])
 
     def _open(self) -> None:

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -198,7 +198,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, image_format: ImageFormat) 
     greyscale = colour.mode == "L"
     samples = np.array(colour.convert("RGB") if greyscale else colour)
     return Photograph(
-        pixels=torch.from_numpy(samples).permute(2, 0, 1).contiguous(),
+        pixels=torch.as_tensor(samples).permute(2, 0, 1).contiguous(),
         alpha=alpha,
         greyscale=greyscale,
         lossless=image_format not in (JPEG, WEBP) or (image_format is WEBP and _webp_is_lossless(data)),
@@ -303,9 +303,8 @@ def _cmyk_to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
     if icc_profile is not None:
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            srgb = cast(Any, ImageCms).createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
             converted = None
         if converted is not None:

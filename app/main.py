@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app import api, errors, images
 from app.batching import BatchQueue
+from app.checkpoints import default_model, device_type
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
 from app.pipeline import Pipeline
@@ -22,9 +23,6 @@ from model import weights
 from model.restorer import Restorer
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_MODELS = {"cpu": "tvi-derain-s", "cuda": "tvi-derain-m"}
-"""The default model by type of device, where it is loaded."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -65,19 +63,13 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
         model.weights.CheckpointError: one is missing or broken, or there is none.
     """
     names = settings.models or tuple(weights.available(settings.weights_dir))
-    if not names:
-        raise weights.CheckpointError(f"no restoration checkpoint in {settings.weights_dir}")
+    default = default_model(names, device_type(settings.device), settings.default_model)
     restorers = {
         name: Restorer.from_checkpoint(
             settings.weights_dir / name, device=settings.device, precision=settings.precision
         )
         for name in names
     }
-    default = settings.default_model or DEFAULT_MODELS.get(next(iter(restorers.values())).device.type, "")
-    if settings.default_model and default not in restorers:
-        raise weights.CheckpointError(f"the default model {default!r} is not among {', '.join(restorers)}")
-    if default not in restorers:
-        default = min(restorers)
     queue: RestorationQueue = BatchQueue(batch_pixels=1)
     for name, restorer in restorers.items():
         calibration = calibrate(restorer)
@@ -120,7 +112,7 @@ def _watch(restorers: Mapping[str, Restorer], metrics: Metrics) -> None:
 
 
 @contextmanager
-def _on_termination(act: Callable[[], None]) -> Iterator[None]:
+def _on_termination(act: Callable[[], None]) -> Generator[None]:
     """Act on SIGTERM and SIGINT at once, then do what the server would do.
 
     The server itself tells its application only after the last connection has closed. Does nothing outside

@@ -20,6 +20,7 @@ from model.perception import Perceived
 from model.prompts import Prompt
 from model.restorer import Restorer
 
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
@@ -192,12 +193,10 @@ class Pipeline:
         started = time.perf_counter()
         await self._make_room(order.images, ticket)
 
-        def prepare(data: bytes, image_format: ImageFormat | None) -> _Prepared:
-            return self._prepare(data, image_format, order.prompt, restorer)
+        def prepare(pair: tuple[bytes, ImageFormat | None]) -> _Prepared:
+            return self._prepare(*pair, order.prompt, restorer)
 
-        prepared = await self._each(
-            list(zip(order.images, order.formats, strict=True)), lambda pair: prepare(*pair)
-        )
+        prepared = await self._each(list(zip(order.images, order.formats, strict=True)), prepare)
         decoded = time.perf_counter()
         restored = await self._through_queue(prepared, order.caption, restorer, deadline)
         ticket.drop_images()
@@ -282,7 +281,7 @@ class Pipeline:
     async def _run(self, function: Callable[..., Value], *arguments: object) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
 
-    async def _each(self, items: Sequence[object], function: Callable[..., Value]) -> list[Value]:
+    async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
         return await _all([self._run(function, item) for item in items])
 
 
