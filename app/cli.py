@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -61,7 +62,11 @@ def add_commands(target: typer.Typer, found: Iterable[EntryPoint]) -> None:
             message = f"`derain {point.name}` is not available here: {error}"
             if isinstance(error, ModuleNotFoundError) and error.name != point.module:
                 message += ". Its extra may be missing: pip install 'tvi-derain[train]'"
-            anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+            anything: dict[str, Any] = {
+                "allow_extra_args": True,
+                "ignore_unknown_options": True,
+                "help_option_names": [],
+            }
             target.command(point.name, help=f"(not available: {error})", context_settings=anything)(
                 _failing(message)
             )
@@ -189,7 +194,7 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
     settings = _settings()
     limit_decoder(settings.max_image_pixels)
     restorer = _restorer(settings, model, device)
-    table = Table("image", "type", "density", "direction", "prompt")
+    table = Table("image", "type", "density", "direction", "prompt", box=SIMPLE)
     found: list[dict[str, Any]] = []
     failed = 0
     with _progress() as progress:
@@ -209,7 +214,7 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        out.print(table)
+        _show(table)
     if failed:
         raise _failure(f"{failed} of {len(inputs)} failed")
 
@@ -224,14 +229,19 @@ def models(as_json: AsJSON = False) -> None:
         described = [{**dataclasses.asdict(one), "default": one.name == default} for one in found]
         typer.echo(json.dumps(described, indent=2))
     else:
-        table = Table("name", "parameters", "file", "text encoder", "SHA-256", "")
+        table = Table("name", "parameters", "file", "text encoder", "SHA-256", "", box=SIMPLE)
         for one in found:
             notes = ["default"] * (one.name == default) + ["damaged"] * (not one.intact)
             size = f"{one.bytes / 1e6:.1f} MB"
             table.add_row(one.name, f"{one.parameters:,}", size, one.text, one.sha256[:12], ", ".join(notes))
-        out.print(table)
+        _show(table)
     if not all(one.intact for one in found):
         raise _failure("a damaged checkpoint cannot be loaded")
+
+
+def _show(table: Table) -> None:
+    """Print a table, as wide as it is where no terminal limits it."""
+    Console(width=None if out.is_terminal else 10_000, highlight=False).print(table)
 
 
 def _most_likely(scores: dict[str, float]) -> str:
