@@ -2,32 +2,38 @@
 #     docker build --build-arg PYTHON_IMAGE=python:3.12-slim-bookworm -t tvi-derain .
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /src
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# what changes seldom first: the dependencies stay cached while the code changes
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > dependencies.txt \
     && python3 -m venv /opt/derain \
     && /opt/derain/bin/python -m pip install --requirement dependencies.txt
+
+FROM dependencies AS build
 COPY README.md LICENSE ./
 COPY app app
 COPY model model
 COPY training training
-RUN /opt/derain/bin/python -m pip install --no-deps .
+RUN /opt/derain/bin/python -m pip wheel --no-deps --wheel-dir /wheels .
+COPY weights /weights
+RUN chmod -R a+rX /weights
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tvi-derain" \
       org.opencontainers.image.description="Takes rain out of photographs over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin derain
 ENV PATH=/opt/derain/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     DERAIN_WEIGHTS_DIR=/opt/derain/weights
-COPY --from=build /opt/derain /opt/derain
-COPY weights /opt/derain/weights
+RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin derain
+# gigabytes that seldom change below the little that often does
+COPY --from=dependencies /opt/derain /opt/derain
+COPY --from=build /weights /opt/derain/weights
+COPY --from=build /wheels /tmp/wheels
+RUN python -m pip install --no-deps --no-cache-dir /tmp/wheels/*.whl && rm -r /tmp/wheels
 USER 10001
 WORKDIR /tmp
 EXPOSE 8000
