@@ -27,7 +27,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR",
-            help="A paired set (input/ and target/, or clean and rainy side by side), or a folder of such sets.",
+            help="A paired set (input/ and target/, or clean and rainy side by side), or a folder of some.",
         ),
     ],
     model: Annotated[
@@ -39,9 +39,7 @@ def evaluate(
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="OUT.json", help="Write all figures to this file.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many pairs of each set.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the restored images here, as SET/NAME.png.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Measures a restorer on paired sets: PSNR and SSIM on Y before and after, and what the restorer perceived."""
+"""Measures a restorer on paired sets: PSNR and SSIM on Y before and after, and what was perceived."""
 
 from __future__ import annotations
 
