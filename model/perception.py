@@ -61,7 +61,7 @@ class Perception:
             self.text: Tensor = model.encode_text(ids, normalize=True) * model.logit_scale.exp()
 
     def crops(self, image: Tensor) -> Tensor:
-        """Five crops (N, 3, C, C) in [0, 1] of a uint8 image (3, H, W): the centre and the quarters' centres."""
+        """Up to nine crops (N, 3, C, C) in [0, 1] of a uint8 image (3, H, W), on a grid of three by three."""
         size = self.crop
         height, width = image.shape[-2:]
         if height < size or width < size:
@@ -72,8 +72,7 @@ class Perception:
             image = image[:, rows][:, :, columns]
             height, width = image.shape[-2:]
         room_y, room_x = height - size, width - size
-        corners = {(room_y // 2, room_x // 2)}
-        corners |= {(room_y * y // 8, room_x * x // 8) for y, x in product((1, 7), repeat=2)}
+        corners = {(room_y * y // 8, room_x * x // 8) for y, x in product((1, 4, 7), repeat=2)}
         cut = [image[:, top : top + size, left : left + size] for top, left in sorted(corners)]
         return torch.stack(cut).to(self.device).float() / 255
 

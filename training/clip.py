@@ -26,7 +26,7 @@ from training.vocabulary import write_vocabulary
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 96},
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64},
     "text_cfg": {"context_length": 24, "vocab_size": 0, "width": 256, "heads": 4, "layers": 4},
 }
 """open_clip.CLIP's arguments; the vocabulary's size is filled in."""
@@ -40,7 +40,7 @@ class ClipConfig:
 
     minutes: float = 12
     batch: int = 32
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.02
     detail: float = 0.75
     seed: int = 0
@@ -141,6 +141,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     }
     clip = compact_clip(folder, description)
     model = cast(Any, clip.model).train().to(device)
+    model.visual.to(memory_format=torch.channels_last)
     size = ARCHITECTURE["vision_cfg"]["image_size"]
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -161,7 +162,9 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         rate = config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress)) * min(1, (bar.n + 1) / 100)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        image_features = model.encode_image(((images - mean) / std), normalize=True)
+        image_features = model.encode_image(
+            ((images - mean) / std).contiguous(memory_format=torch.channels_last), normalize=True
+        )
         text_features = model.encode_text(ids, normalize=True)
         logits = model.logit_scale.exp() * image_features @ text_features.T
         loss = contrastive_loss(logits, positive)

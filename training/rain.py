@@ -147,14 +147,18 @@ def procedural_layer(
 
 
 def measure_angle(layer: Tensor) -> Tensor:
-    """Dominant direction of the streaks of a layer (B, 1, H, W) by its structure tensor.
+    """Dominant direction of the streaks of a layer (B, 1, H, W) by its structure tensor, with derivatives of
+    five taps (Farid and Simoncelli, 2004) that are nearly the same in every direction.
 
     Returns:
         (B,) degrees from the vertical in (-90, 90], positive where streaks lead to the right as they fall.
     """
-    dx = layer[..., 1:-1, 2:] - layer[..., 1:-1, :-2]
-    dy = layer[..., 2:, 1:-1] - layer[..., :-2, 1:-1]
-    xx, yy, xy = ((a * b).sum((1, 2, 3)) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    smooth = torch.tensor((0.037659, 0.249153, 0.426375, 0.249153, 0.037659), device=layer.device)
+    derive = torch.tensor((-0.109604, -0.276691, 0.0, 0.276691, 0.109604), device=layer.device)
+    kernels = torch.stack((smooth[:, None] * derive, derive[:, None] * smooth))[:, None]
+    gradient = F.conv2d(layer, kernels)
+    dx, dy = gradient[:, 0], gradient[:, 1]
+    xx, yy, xy = ((a * b).sum((1, 2)) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
     across = 0.5 * torch.atan2(2 * xy, xx - yy)
     angle = -torch.rad2deg(across)
     return torch.where(angle > 90, angle - 180, torch.where(angle <= -90, angle + 180, angle))
@@ -213,7 +217,7 @@ def apply_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     padded = F.pad(image, (0, -width % 8, 0, -height % 8), mode="replicate") * 255
     red, green, blue = padded.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    planes = torch.stack((luma - 128, (blue - luma) * 0.564, (red - luma) * 0.713), dim=1)
+    planes = torch.stack((luma - 128, (blue - luma) * 0.564, (red - luma) * 0.713), dim=1).round()
 
     k = torch.arange(8, device=device, dtype=torch.float32)
     basis = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / 16) * 0.5
@@ -255,15 +259,19 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     layered = kind >= recipe.clean + recipe.light + recipe.heavy
     rained = kind >= recipe.clean
 
-    light_mean = uniform(0.006, 0.075, (batch,), generator)
-    heavy_mean = uniform(0.05, 0.33, (batch,), generator)
-    few = procedural_layer(light_mean, (height, width), 1, torch.full((batch,), 3.0, device=device), generator)
     spread = torch.where(share(0.5), uniform(2, 8, (batch,), generator), uniform(8, 30, (batch,), generator))
-    many = procedural_layer(heavy_mean, (height, width), 4, spread, generator)
-    layer = select(heavy, many, few)
-    twice = share(0.3) & layered
+    heavy_mean = uniform(0.05, 0.33, (batch,), generator)
+    light_mean = uniform(0.006, 0.075, (batch,), generator)
+    layer = torch.zeros(batch, 1, height, width, device=device)
+    for flag, mean, layers, angles in (
+        (heavy, heavy_mean, 4, spread),
+        (~heavy, light_mean, 1, torch.full((batch,), 3.0, device=device)),
+    ):
+        if bool(flag.any()):
+            layer[flag] = procedural_layer(mean[flag], (height, width), layers, angles[flag], generator)
+    alone = share(0.7)
     gain = uniform(0.6, 1.3, (batch, 1, 1, 1), generator)
-    layer = select(layered, given * gain + select(twice, few, torch.zeros_like(few)), layer)
+    layer = select(layered, given * gain + select(alone, torch.zeros_like(layer), layer), layer)
     layer = layer * rained[:, None, None, None]
 
     has_haze = share(recipe.haze)

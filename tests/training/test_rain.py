@@ -1,0 +1,111 @@
+"""The rain must be what it is said to be: seeded, of the wanted density and direction, composed as published."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.instructions import Mixture, attributes_of, instruct
+from training.rain import (
+    RainRecipe,
+    apply_jpeg,
+    apply_veil,
+    direction_name,
+    measure_angle,
+    procedural_layer,
+    streak_kernels,
+    synthesise,
+)
+
+ADDITIVE = RainRecipe(clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
+
+
+def photographs(count: int, size: int = 64) -> torch.Tensor:
+    """Smooth random pictures (B, 3, H, W) in [0.1, 0.6]."""
+    coarse = torch.rand((count, 3, 6, 6), generator=torch.Generator().manual_seed(9)) * 0.5 + 0.1
+    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def degrade(recipe: RainRecipe, seed: int = 1, count: int = 16):
+    clean = photographs(count)
+    given = procedural_layer(
+        torch.full((count,), 0.1), (64, 64), 1, torch.zeros(count), torch.Generator().manual_seed(5)
+    )
+    return synthesise(clean, given, recipe, torch.Generator().manual_seed(seed))
+
+
+def test_a_seed_gives_the_same_batch_and_another_seed_another() -> None:
+    first, again, other = degrade(RainRecipe()), degrade(RainRecipe()), degrade(RainRecipe(), seed=2)
+    assert torch.equal(first.rainy, again.rainy)
+    assert not torch.equal(first.rainy, other.rainy)
+
+
+def test_additive_rain_is_clean_plus_layer_within_rounding() -> None:
+    sample = degrade(ADDITIVE)
+    expected = (sample.clean + sample.layer).clamp(0, 1)
+    assert (sample.rainy - expected).abs().max() <= 0.5 / 255 + 1e-6
+    assert (sample.density > 0).all()
+
+
+def test_procedural_rain_has_the_wanted_mean_brightness() -> None:
+    mean = torch.full((48,), 0.12)
+    layer = procedural_layer(mean, (96, 96), 3, torch.full((48,), 10.0), torch.Generator().manual_seed(3))
+    assert layer.mean().item() == pytest.approx(0.12, rel=0.15)
+    assert layer.min() >= 0
+
+
+@pytest.mark.parametrize("angle", [-50.0, -20.0, 0.0, 25.0, 60.0])
+def test_measured_direction_is_the_direction_drawn(angle: float) -> None:
+    layer = streak_kernels(torch.tensor([40.0]), torch.tensor([1.0]), torch.tensor([angle]))[:, None]
+    assert measure_angle(layer).item() == pytest.approx(angle, abs=2)
+
+
+def test_streaks_that_lead_to_the_left_as_they_fall_are_called_left() -> None:
+    down_left = torch.eye(40).flip(1)[None, None]
+    assert direction_name(measure_angle(down_left).item()) == "left"
+    assert direction_name(measure_angle(down_left.flip(-1)).item()) == "right"
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_jpeg_is_what_a_real_encoder_does(quality: int) -> None:
+    image = photographs(1, 64) + torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(2)) * 0.2
+    pixels = (image.clamp(0, 1)[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    theirs = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1) / 255
+    source = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    ours = apply_jpeg(source[None], torch.tensor([float(quality)]))[0]
+    assert (ours - theirs).square().mean() < 0.05 * (source - theirs).square().mean() + (1.5 / 255) ** 2
+
+
+def test_a_veil_brightens_dark_scenes_and_keeps_the_range() -> None:
+    dark = photographs(8) * 0.3
+    veiled = apply_veil(dark, torch.Generator().manual_seed(0))
+    assert (veiled.mean((1, 2, 3)) > dark.mean((1, 2, 3)) + 0.02).all()
+    assert veiled.min() >= 0 and veiled.max() <= 1
+
+
+def test_the_prompt_chooses_the_target() -> None:
+    import random
+
+    sample = degrade(ADDITIVE)
+    full, target = instruct(sample, Mixture(full=1, partial=0, unchanged=0), random.Random(0))
+    assert torch.equal(target, sample.clean) and all(p.degradation for p in full)
+    _, target = instruct(sample, Mixture(full=0, partial=0, unchanged=1), random.Random(0))
+    assert torch.equal(target, sample.rainy)
+    _, target = instruct(sample, Mixture(full=0, partial=1, unchanged=0), random.Random(0))
+    halved = (sample.clean + 0.5 * sample.layer).clamp(0, 1)
+    assert torch.allclose(target, halved)
+    null, target = instruct(sample, Mixture(full=0, partial=0, unchanged=0), random.Random(0))
+    assert all(p.degradation is None for p in null) and torch.equal(target, sample.clean)
+
+
+def test_clean_negatives_are_untouched_and_called_clean() -> None:
+    recipe = RainRecipe(clean=1, light=0, heavy=0, layered=0, haze=0, noise=0, jpeg=0)
+    sample = degrade(recipe)
+    assert (sample.rainy - sample.clean).abs().max() <= 0.5 / 255 + 1e-6
+    assert {a.kind for a in attributes_of(sample)} == {"clean"}

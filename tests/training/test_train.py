@@ -1,0 +1,116 @@
+"""A run that was killed must go on as if nothing had happened, to the last digit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.config import PRESETS
+from training.scenes import DataError, TrainingData, held_out
+from training.train import Stage, TrainConfig
+
+RUN = """
+import sys
+from pathlib import Path
+from training.train import Stage, TrainConfig, train
+text = sys.argv[3] == "text"
+config = TrainConfig(steps=int(sys.argv[4]), text=text, weights=sys.argv[5], threads=1, checkpoint_minutes=0,
+                     validate_minutes=1e9, warmup_steps=4, stages=(Stage(until=0.5, crop=32, batch=2),
+                     Stage(until=1, crop=40, batch=2)))
+train(config, Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature data folder: photographs (some held out), streaks, pairs of both layouts."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def picture(path: Path, height: int = 60, width: int = 70) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(rng.integers(0, 255, (6, 7, 3), dtype=np.uint8))
+        small.resize((width, height), Image.Resampling.BICUBIC).save(path)
+
+    for i in range(40):
+        picture(root / "clean" / "some" / f"photo{i}.png")
+    for i in range(40):
+        picture(root / "streaks" / "rendered" / f"streak{i}.png")
+    for side in ("input", "target"):
+        for i in range(4):
+            picture(root / "pairs_train" / "rain200h" / side / f"{i}.png")
+    for i in range(40):
+        picture(root / "pairs_train" / "side_by_side" / f"{i}.jpg", width=140)
+    return root
+
+
+def run(data: Path, out: Path, text: str, steps: int = 8) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-c", RUN, str(data), str(out), text, str(steps), str(WEIGHTS)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("text", ["null", "text"])
+def test_killed_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path, text: str) -> None:
+    whole = run(data, tmp_path / "whole", text)
+    assert whole.wait() == 0, whole.stderr and whole.stderr.read().decode()
+
+    broken = run(data, tmp_path / "broken", text)
+    last = tmp_path / "broken" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and broken.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    step = torch.load(last, weights_only=True)["step"]
+    assert 0 < step < 8, "killed too late to test anything"
+    resumed = run(data, tmp_path / "broken", text)
+    assert resumed.wait() == 0, resumed.stderr and resumed.stderr.read().decode()
+
+    one = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    two = torch.load(last, weights_only=True)
+    assert one["step"] == two["step"] == 8
+    assert all(torch.equal(one["network"][k], two["network"][k]) for k in one["network"])
+    assert all(torch.equal(a, b) for a, b in zip(one["average"], two["average"], strict=True))
+
+
+def test_held_out_scenes_are_never_trained_on(data: Path) -> None:
+    kept = sum(held_out(f"photo{i}") for i in range(40))
+    assert 0 < kept < 20
+    pairs = 4 + 40
+    training, validation = TrainingData(data), TrainingData(data, validation=True)
+    assert len(training.photographs) + len(validation.photographs) == 40 + pairs
+    assert len(training.pairs) + len(validation.pairs) == pairs
+    assert len(validation.photographs) >= kept
+
+
+def test_missing_data_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="clean"):
+        TrainingData(tmp_path)
+
+
+def test_schedule_warms_up_and_ends_at_the_final_rate() -> None:
+    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=1e-6)
+    assert config.rate(0, 0.0) == pytest.approx(1e-5)
+    assert config.rate(100, 0.1) > config.rate(500, 0.5) > config.rate(999, 1.0)
+    assert config.rate(1000, 1.0) == pytest.approx(1e-6)
+    assert config.stage(0.0) == Stage(until=0.45, crop=64, batch=16)
+    assert config.stage(1.0).crop == 128
+
+
+def test_a_run_is_as_long_as_steps_or_minutes_say() -> None:
+    with pytest.raises(ValueError, match="either"):
+        TrainConfig()
+    with pytest.raises(ValueError, match="either"):
+        TrainConfig(steps=1, minutes=1)
+    assert TrainConfig(minutes=2).progress(10**9, 60) == pytest.approx(0.5)
+    assert set(PRESETS) == {"paper", "m", "s"}

@@ -1,0 +1,41 @@
+"""From a run's last checkpoint to a folder of weights: averaged parameters, configuration, model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.config import NetworkConfig
+from model.weights import build_network, export_network, parameter_count
+from training.train import load_averaged
+
+
+def export_run(run: Path, folder: Path, *, weights: Path) -> int:
+    """Writes the averaged weights of a run as a checkpoint folder; an existing model card is left alone.
+
+    Args:
+        run: the folder with `last.pt` and `config.json`.
+        folder: the checkpoint folder to write, for example `weights/tvi-derain-s`.
+        weights: where the compact CLIP is that the run was trained with.
+
+    Returns:
+        The number of parameters written.
+
+    Raises:
+        ValueError: for a run that was trained without text.
+    """
+    saved: dict[str, Any] = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
+    if not saved["text"]:
+        raise ValueError(f"{run} was trained without text and cannot be served; it can only be started from")
+    network = build_network(NetworkConfig.from_dict(saved["architecture"]), weights)
+    load_averaged(network, saved)
+    description = {
+        "training": json.loads((run / "config.json").read_text()),
+        "steps": saved["step"],
+        "minutes": round(saved["seconds"] / 60, 1),
+    }
+    export_network(folder, network, weights=weights, description=description)
+    return parameter_count(network)
