@@ -272,6 +272,7 @@ class Admission:
         max_bytes: bytes held for all requests together.
         max_backlog_seconds: a request that would wait longer than this is refused at once.
         backlog_seconds: seconds until everything admitted now is done.
+        on_refusal: told the reason of every refusal.
     """
 
     def __init__(
@@ -281,11 +282,13 @@ class Admission:
         max_bytes: int,
         max_backlog_seconds: float = math.inf,
         backlog_seconds: Callable[[], float],
+        on_refusal: Callable[[str], None],
     ) -> None:
         self._max_images = max_images
         self._max_bytes = max_bytes
         self._max_backlog_seconds = max_backlog_seconds
         self._backlog_seconds = backlog_seconds
+        self._on_refusal = on_refusal
         self._draining = False
         self._requests = 0
         self._images = 0
@@ -327,13 +330,10 @@ class Admission:
         """
         backlog = self._backlog_seconds()
         if self._draining:
-            raise AdmissionError("draining", "the service is shutting down", backlog)
+            raise self._refusal("draining", "the service is shutting down", backlog)
         if backlog > self._max_backlog_seconds:
-            raise AdmissionError(
-                "backlog",
-                "too much work is waiting for the deadline to be kept",
-                backlog - self._max_backlog_seconds,
-            )
+            wait = backlog - self._max_backlog_seconds
+            raise self._refusal("backlog", "too much work is waiting for the deadline to be kept", wait)
         self._check_images(1)
         self._check_bytes(expected_bytes)
         ticket = Ticket(self)
@@ -365,8 +365,12 @@ class Admission:
     def _check_images(self, count: int) -> None:
         if self._images + count > self._max_images:
             excess = (self._images + count - self._max_images) / self._max_images
-            raise AdmissionError("queue", "too many images are waiting", self._backlog_seconds() * excess)
+            raise self._refusal("queue", "too many images are waiting", self._backlog_seconds() * excess)
 
     def _check_bytes(self, count: int) -> None:
         if self._bytes + count > self._max_bytes:
-            raise AdmissionError("bytes", "too many bytes are in flight", self._backlog_seconds())
+            raise self._refusal("bytes", "too many bytes are in flight", self._backlog_seconds())
+
+    def _refusal(self, reason: str, detail: str, retry_after: float) -> AdmissionError:
+        self._on_refusal(reason)
+        return AdmissionError(reason, detail, retry_after)

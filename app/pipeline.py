@@ -99,6 +99,7 @@ class Pipeline:
             max_bytes=settings.max_inflight_bytes,
             max_backlog_seconds=settings.deadline_seconds,
             backlog_seconds=lambda: queue.backlog_seconds,
+            on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue
         self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)

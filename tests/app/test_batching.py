@@ -229,9 +229,16 @@ class TestBacklog:
 
 
 class TestAdmission:
+    refusals: list[str]
+
     def make(self, *, backlog: float = 0.0, max_backlog: float = 100.0) -> Admission:
+        self.refusals = []
         return Admission(
-            max_images=4, max_bytes=1000, max_backlog_seconds=max_backlog, backlog_seconds=lambda: backlog
+            max_images=4,
+            max_bytes=1000,
+            max_backlog_seconds=max_backlog,
+            backlog_seconds=lambda: backlog,
+            on_refusal=self.refusals.append,
         )
 
     def test_what_a_request_held_is_free_again_after_it(self) -> None:
@@ -289,6 +296,7 @@ class TestAdmission:
                 second.add_images(2)
             # one place of four is missing, and a place gets free every two seconds
             assert (refused.value.reason, refused.value.retry_after) == ("queue", 2)
+            assert self.refusals == ["queue"]
             second.add_images(1)
             with pytest.raises(AdmissionError, match="images"), admission.admit():
                 pass

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from app.main import create_app
@@ -21,17 +22,20 @@ STARTUP_SECONDS = 120
 
 
 @contextmanager
-def running(settings: Settings) -> Generator[str]:
+def running(app: FastAPI) -> Generator[str]:
     """Serve on a free port of 127.0.0.1; gives the URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    before = Image.MAX_IMAGE_PIXELS or 0
     patience = time.monotonic() + STARTUP_SECONDS
     while not server.started:
         assert thread.is_alive(), "the service did not start; the log says why"
         assert time.monotonic() < patience, f"the service did not start within {STARTUP_SECONDS} seconds"
         time.sleep(0.05)
+    # Pillow's limit is the process's: a strict service must not set it for its neighbours in the tests
+    Image.MAX_IMAGE_PIXELS = max(before, Image.MAX_IMAGE_PIXELS or 0)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
@@ -41,15 +45,21 @@ def running(settings: Settings) -> Generator[str]:
 
 
 @pytest.fixture(scope="session")
-def run_service() -> Callable[[Settings], AbstractContextManager[str]]:
-    """Starts a service with settings of one's own."""
+def run_app() -> Callable[[FastAPI], AbstractContextManager[str]]:
+    """Serves an application; gives the URL."""
     return running
+
+
+@pytest.fixture(scope="session")
+def run_service() -> Callable[[Settings], AbstractContextManager[str]]:
+    """Starts a service with settings of one's own; gives the URL."""
+    return lambda settings: running(create_app(settings))
 
 
 @pytest.fixture(scope="session")
 def service_url() -> Generator[str]:
     """The service that most tests share; batches are large enough to be worth testing on any machine."""
-    with running(Settings(batch_pixels=2**22)) as url:
+    with running(create_app(Settings(batch_pixels=2**22))) as url:
         yield url
 
 
