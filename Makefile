@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 containers: $(VENV)/.installed-test
-	$(BIN)/pytest -m containers -s tests/containers $(ARGS)
+	$(BIN)/pytest -m containers -s -o faulthandler_timeout=0 tests/containers $(ARGS)
 
 # pip is the last thing that venv puts in, so an environment that has it is whole
 $(BIN)/pip:
