@@ -9,7 +9,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import internal_problem
+from app.errors import CLIENT_CLOSED_REQUEST, internal_problem
 from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class RequestContext:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         endpoint: str = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(endpoint, str(status)).inc()
+        self._metrics.requests.labels(endpoint, str(status or CLIENT_CLOSED_REQUEST)).inc()
         if endpoint == "/derain":
             self._metrics.request_duration.observe(seconds)
 

@@ -4,7 +4,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
@@ -13,9 +13,14 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from fastapi import FastAPI
 from PIL import Image
 
+from app.main import create_app
 from app.settings import Settings
+from model.prompts import Prompt
+from model.restorer import NonFiniteError
 
 Make = Callable[..., Image.Image]
 Encode = Callable[..., bytes]
@@ -103,6 +108,48 @@ def test_a_client_that_leaves_is_not_worked_for(
     wait_until(lambda: metric(client, 'derain_images_total{outcome="restored"}') == restored + 1)
     wait_until(lambda: metric(client, "derain_inflight_bytes") == 0)
     assert metric(client, 'derain_images_total{outcome="restored"}') == restored + 1
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_behind(client: httpx.Client, service_url: str) -> None:
+    address = urlsplit(service_url)
+    left = metric(client, 'derain_requests_total{endpoint="/derain",status="499"}')
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = b"POST /derain HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
+        connection.sendall(head + b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000)
+        wait_until(lambda: metric(client, "derain_inflight_bytes") == 50_000)
+    wait_until(lambda: metric(client, "derain_inflight_bytes") == 0)
+    assert metric(client, 'derain_requests_total{endpoint="/derain",status="499"}') == left + 1
+
+
+def test_an_image_that_the_network_fails_on_fails_alone(
+    run_app: Callable[[FastAPI], AbstractContextManager[str]], make_image: Make, encode: Encode
+) -> None:
+    app = create_app(Settings(batch_pixels=2**22))
+    with run_app(app) as url, ThreadPoolExecutor(6) as clients:
+        (restorer,) = app.state.pipeline.restorers.values()
+        restore = restorer.restore
+
+        def fragile(images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+            if any(prompt.semantic == "a curse" for prompt in prompts):
+                raise NonFiniteError("the network's output is not finite")
+            return restore(images, prompts)
+
+        restorer.restore = fragile
+        captions = ["", "a street", "a curse", "", "a garden", ""]
+        answers = list(
+            clients.map(
+                lambda seed: httpx.post(
+                    f"{url}/derain",
+                    files={"image": encode(make_image(seed, 64, 48))},
+                    data={"caption": captions[seed]},
+                    timeout=60,
+                ),
+                range(6),
+            )
+        )
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200, 200, 200]
+    assert answers[2].json()["type"] == "urn:derain:problem:restoration-failed"
+    assert "finite" not in answers[2].text
 
 
 def test_beyond_its_capacity_the_service_says_when_to_come_back(
