@@ -1,1 +1,3 @@
-"""The TVI-Derain network: restoration network R, text encoder E and interaction module M, behind `Restorer`."""
+"""The TVI-Derain network: restoration network R, text encoder E and interaction module M, behind
+`Restorer`.
+"""

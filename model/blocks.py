@@ -1,6 +1,10 @@
-"""Layers of the restoration network R: Restormer's transformer block and a re-parameterised convolution block."""
+"""Layers of the restoration network R: Restormer's transformer block and a re-parameterised convolution
+block.
+"""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +12,9 @@ from torch import Tensor, nn
 
 
 class ChannelLayerNorm(nn.Module):
-    """LayerNorm over the channels of each pixel: (B, C, H, W) -> (B, C, H, W), statistics of one pixel only."""
+    """LayerNorm over the channels of each pixel: (B, C, H, W) -> (B, C, H, W), statistics of one pixel
+    only.
+    """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -22,7 +28,8 @@ class ChannelLayerNorm(nn.Module):
 
 
 class MDTA(nn.Module):
-    """Multi-Dconv head transposed attention (Restormer, section 3.1): attention between channels, (B, C, H, W).
+    """Multi-Dconv head transposed attention (Restormer, section 3.1): attention between channels, (B, C, H,
+    W).
 
     The channel covariance is taken over the whole image, so the result at a pixel depends on all others.
     """
@@ -76,10 +83,11 @@ class TransformerBlock(nn.Module):
 
 
 class RepConv3x3(nn.Module):
-    """A 3x3 convolution trained as 3x3 + 1x1 + identity (RepVGG, CVPR 2021, section 3): (B, C, H, W) -> (B, K, H, W).
+    """A 3x3 convolution trained as 3x3 + 1x1 + identity (RepVGG, CVPR 2021, section 3): (B, C, H, W) -> (B,
+    K, H, W).
 
-    The branches are linear, so they are summed as kernels before the one convolution that runs: training sees the
-    branches' parameters, the device sees a single 3x3. `fold` keeps only the sum.
+    The branches are linear, so they are summed as kernels before the one convolution that runs: training
+    sees the branches' parameters, the device sees a single 3x3. `fold` keeps only the sum.
     """
 
     def __init__(self, width_in: int, width_out: int) -> None:
@@ -102,7 +110,9 @@ class RepConv3x3(nn.Module):
 
     def fold(self) -> None:
         """Replaces the branches by their sum, for inference. The output stays the same; idempotent."""
-        self.weight = nn.Parameter(self.kernel().detach().clone(memory_format=torch.channels_last), requires_grad=False)
+        self.weight = nn.Parameter(
+            self.kernel().detach().clone(memory_format=torch.channels_last), requires_grad=False
+        )
         self.pointwise = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,10 +130,8 @@ class ConvolutionBlock(nn.Module):
         hidden = int(width * expansion)
         self.expand = RepConv3x3(width, hidden)
         self.project = nn.Conv2d(hidden, width, 1)
-        nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
-        with torch.no_grad():
-            self.project.weight.mul_(0.1)
-        nn.init.zeros_(self.project.bias)
+        nn.init.normal_(self.project.weight, std=0.1 * hidden**-0.5)
+        nn.init.zeros_(cast(Tensor, self.project.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(F.relu(self.expand(x), inplace=True))
@@ -152,7 +160,8 @@ class Upsample(nn.Module):
         super().__init__()
         kernel = 1 if convolution else 3
         self.body = nn.Sequential(
-            nn.Conv2d(width_in, width_out * 4, kernel, padding=kernel // 2, bias=convolution), nn.PixelShuffle(2)
+            nn.Conv2d(width_in, width_out * 4, kernel, padding=kernel // 2, bias=convolution),
+            nn.PixelShuffle(2),
         )
 
     def forward(self, x: Tensor) -> Tensor:

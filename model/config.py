@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 BlockKind = Literal["transformer", "convolution"]
 
@@ -15,11 +15,12 @@ class RestorationConfig:
     """The restoration network R: an encoder-decoder of three or four levels.
 
     Attributes:
-        block: `transformer` is Restormer's (MDTA and GDFN, CVPR 2022, section 3); `convolution` is a dense 3x3
+        block: `transformer` is Restormer's (MDTA and GDFN, CVPR 2022, section 3); `convolution` is a dense
+        3x3
             residual block without any statistic over the image, so that a tile equals the whole.
         stem_stride: 1 works on full resolution (convolution stem); 2 folds 2x2 pixels into channels first.
-        widths: channels of each encoder level, finest first; the last is the latent. Strides double per level.
-        encoder_blocks: blocks per level, the latent last, the latent's interaction block not counted.
+        widths: channels of each encoder level, finest first; the last is the latent. Strides double per
+        level. encoder_blocks: blocks per level, the latent last, the latent's interaction block not counted.
         decoder_widths: channels of each decoder level, finest first.
         decoder_blocks: blocks per decoder level, finest first.
         refinement_blocks: blocks after the finest decoder level.
@@ -96,7 +97,8 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkConfig:
-        """The inverse of `to_dict`. Raises TypeError or ValueError on unknown, missing or inconsistent fields."""
+        """The inverse of `to_dict`. Raises TypeError or ValueError on unknown, missing or inconsistent
+        fields."""
         unknown = set(data) - {"restoration", "interaction", "text"}
         if unknown:
             raise ValueError(f"unknown fields in the network configuration: {', '.join(sorted(unknown))}")
@@ -108,7 +110,10 @@ class NetworkConfig:
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return {
+        key: tuple(cast(list[Any], value)) if isinstance(value, list) else value
+        for key, value in data.items()
+    }
 
 
 PRESETS: dict[str, NetworkConfig] = {

@@ -1,4 +1,6 @@
-"""The textual-visual interaction module M: cross-attention feature interaction (CAFI) at three levels of the decoder."""
+"""The textual-visual interaction module M: cross-attention feature interaction (CAFI) at three levels of the
+decoder.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,13 @@ from torch import Tensor, nn
 class CAFI(nn.Module):
     """Cross-attention feature interaction (TVI-Derain, module M).
 
-    Every pixel attends to every text token: queries come from the visual features, keys and values from the token
+    Every pixel attends to every text token: queries come from the visual features, keys and values from the
+    token
     features. What it reads is fused with the visual features: concatenate, 1x1 convolution, block, residual.
 
-    Scores are q.k with q = Wq x and k = Wk t. Since they depend on the text only through Wq^T k, and the output only
-    through Wo v, both are folded first: attending is two 1x1 convolutions with prompt-dependent kernels and a softmax
-    between them, and neither queries nor values are ever held per pixel.
+    Scores are q.k with q = Wq x and k = Wk t. They depend on the text only through Wq^T k, the output only
+    through Wo v. Both are folded first: attending is two 1x1 convolutions with prompt-dependent kernels and a
+    softmax between them, and neither queries nor values are ever held per pixel.
     """
 
     def __init__(self, *, width: int, text_width: int, heads: int, norm: nn.Module, block: nn.Module) -> None:
@@ -67,7 +70,9 @@ class CAFI(nn.Module):
         return weights.permute(0, 2, 3, 1).reshape(x.shape[0], self.heads, tokens.shape[1], *x.shape[2:])
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Visual features (B, C, H, W), tokens (B, T, D), mask (B, T) true where a token is -> (B, C, H, W)."""
+        """Visual features (B, C, H, W), tokens (B, T, D), mask (B, T) true where a token is -> (B, C, H,
+        W).
+        """
         batch, width, height, columns = x.shape
         score, bias, output = self.fold(tokens)
         weights = self.weights(x, score, bias, mask).flatten(2)

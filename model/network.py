@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.blocks import ChannelLayerNorm, ConvolutionBlock, Downsample, RepConv3x3, TransformerBlock, Upsample
+from model.blocks import (
+    ChannelLayerNorm,
+    ConvolutionBlock,
+    Downsample,
+    RepConv3x3,
+    TransformerBlock,
+    Upsample,
+)
 from model.config import NetworkConfig, RestorationConfig
 from model.interaction import CAFI
 from model.text import TextEncoder
@@ -18,8 +25,8 @@ class TVIDerain(nn.Module):
     """`(rainy (B, 3, H, W) in [0, 1], tokens (B, T, D), mask (B, T)) -> restored (B, 3, H, W)`, any H and W.
 
     R is an encoder-decoder with skips and a residual output. The latent and the skips at the strides of M's
-    configuration pass through a CAFI block on their way to the decoder, so that the text decides what is removed.
-    The restored image is not clamped.
+    configuration pass through a CAFI block on their way to the decoder, so that the text decides what is
+    removed. The restored image is not clamped.
     """
 
     def __init__(self, config: NetworkConfig, text: TextEncoder | None = None) -> None:
@@ -36,10 +43,14 @@ class TVIDerain(nn.Module):
         levels = len(r.widths)
 
         if r.stem_stride == 2:
-            self.stem: nn.Module = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, r.widths[0], 3, padding=1))
+            self.stem: nn.Module = nn.Sequential(
+                nn.PixelUnshuffle(2), nn.Conv2d(12, r.widths[0], 3, padding=1)
+            )
         else:
             self.stem = nn.Conv2d(3, r.widths[0], 3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(stage(r, r.widths[i], r.heads[i], r.encoder_blocks[i]) for i in range(levels))
+        self.encoder = nn.ModuleList(
+            stage(r, r.widths[i], r.heads[i], r.encoder_blocks[i]) for i in range(levels)
+        )
         self.down = nn.ModuleList(
             Downsample(r.widths[i], r.widths[i + 1], convolution=convolution) for i in range(levels - 1)
         )
@@ -58,7 +69,9 @@ class TVIDerain(nn.Module):
                 block=stage(r, width, r.heads[level], config.interaction.fusion_blocks),
             )
         if len(self.interaction) != len(heads_of):
-            raise ValueError(f"interaction strides {config.interaction.strides} are not all among {r.strides}")
+            raise ValueError(
+                f"interaction strides {config.interaction.strides} are not all among {r.strides}"
+            )
 
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
@@ -69,12 +82,16 @@ class TVIDerain(nn.Module):
             up_width, width = r.widths[level], r.decoder_widths[level]
             self.up.append(Upsample(below, up_width, convolution=convolution))
             joined = up_width + r.widths[level]
-            self.merge.append(nn.Identity() if joined == width else nn.Conv2d(joined, width, 1, bias=convolution))
+            self.merge.append(
+                nn.Identity() if joined == width else nn.Conv2d(joined, width, 1, bias=convolution)
+            )
             self.decoder.append(stage(r, width, r.heads[level], r.decoder_blocks[level]))
         self.refinement = stage(r, r.decoder_widths[0], r.heads[0], r.refinement_blocks)
 
         if r.stem_stride == 2:
-            self.head: nn.Module = nn.Sequential(nn.Conv2d(r.decoder_widths[0], 12, 3, padding=1), nn.PixelShuffle(2))
+            self.head: nn.Module = nn.Sequential(
+                nn.Conv2d(r.decoder_widths[0], 12, 3, padding=1), nn.PixelShuffle(2)
+            )
         else:
             self.head = nn.Conv2d(r.decoder_widths[0], 3, 3, padding=1, bias=False)
 
@@ -119,5 +136,3 @@ def stage(config: RestorationConfig, width: int, heads: int, blocks: int) -> nn.
     if config.block == "convolution":
         return nn.Sequential(*(ConvolutionBlock(width, config.expansion) for _ in range(blocks)))
     return nn.Sequential(*(TransformerBlock(width, heads, config.expansion) for _ in range(blocks)))
-
-

@@ -1,4 +1,6 @@
-"""What is wrong with a picture: zero-shot classification by a dual encoder over crops at native resolution."""
+"""What is wrong with a picture: zero-shot classification by a dual encoder over crops at native
+resolution.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,12 @@ DEGRADATIONS: tuple[Degradation, ...] = tuple(
 class Perception:
     """`(3, H, W) -> Perceived`, from a handful of crops, so the time does not grow with the image.
 
-    Resizing would destroy the streaks, so crops are taken as they are, on a fixed grid; smaller images are continued
-    at their edges. Similarities are averaged over crops, divided by a temperature fitted on held-out scenes, and
-    summed over the combinations for the marginals. Density and direction are those under the assumption that it rains.
+    Resizing would destroy the streaks, so crops are taken as they are, on a fixed grid; smaller images are
+    continued
+    at their edges. Similarities are averaged over crops, divided by a temperature fitted on held-out scenes,
+    and
+    summed over the combinations for the marginals. Density and direction are those under the assumption that
+    it rains.
     """
 
     def __init__(self, clip: CompactCLIP, device: torch.device) -> None:
@@ -85,7 +90,7 @@ class Perception:
     def __call__(self, image: Tensor) -> Perceived:
         """Perceives a uint8 image (3, H, W), H and W at least 1."""
         logits = self.scores(self.crops(image)).mean(0) / self.temperature
-        joint = logits.softmax(dim=-1).tolist()
+        joint = cast(list[float], cast(Any, logits.softmax(dim=-1)).tolist())
         types = dict.fromkeys(TYPES, 0.0)
         densities = dict.fromkeys(DENSITIES, 0.0)
         directions = dict.fromkeys(DIRECTIONS, 0.0)

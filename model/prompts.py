@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TYPES = ("clean", "rain", "rain and haze", "haze", "noise", "blur", "raindrops")
+TYPES: tuple[str, ...] = ("clean", "rain", "rain and haze", "haze", "noise", "blur", "raindrops")
 """Degradations that `perceive` tells apart. Haze stands for the veil of distant, unresolved rain as well."""
 
-DENSITIES = ("light", "moderate", "heavy")
-DIRECTIONS = ("left", "vertical", "right")
+DENSITIES: tuple[str, ...] = ("light", "moderate", "heavy")
+DIRECTIONS: tuple[str, ...] = ("left", "vertical", "right")
 """Where streaks lead as they fall: `left` is from the upper right to the lower left."""
 
 
@@ -36,7 +36,12 @@ def describe(kind: str, density: str | None = None, direction: str | None = None
     if kind == "clean":
         return "a clean photo without rain"
     if kind in ("haze", "noise", "blur", "raindrops"):
-        subject = {"haze": "haze", "noise": "sensor noise", "blur": "blur", "raindrops": "raindrops on the lens"}[kind]
+        subject = {
+            "haze": "haze",
+            "noise": "sensor noise",
+            "blur": "blur",
+            "raindrops": "raindrops on the lens",
+        }[kind]
         return f"a photo with {subject}"
     if density not in DENSITIES or direction not in DIRECTIONS:
         raise ValueError("rain is described by a density and a direction")

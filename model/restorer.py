@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,9 @@ class Restorer:
         self.parameters = parameter_count(network)
         self.tile = tile
         network.fold()
-        self.network = network.eval().to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        network.eval().to(device)
+        cast(Any, network).to(memory_format=torch.channels_last)
+        self.network = network
         self.text = network.text
         self.perception = perception
         self._prompts: OrderedDict[Prompt, Tensor] = OrderedDict()
@@ -82,7 +85,8 @@ class Restorer:
         Args:
             folder: a restoration checkpoint, for example `weights/tvi-derain-s`.
             device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-            precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU and on CPUs that compute in it,
+            precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU and on CPUs that
+            compute in it,
                 float32 elsewhere.
 
         Raises:
@@ -99,7 +103,9 @@ class Restorer:
             if config.get("perception") is not None or network.config.text.pretrained is None:
                 raise
             raise CheckpointError(f"{folder} names no compact CLIP to perceive with: {error}") from error
-        return cls(network, perception, name=folder.name, device=where, precision=choose_precision(precision, where))
+        return cls(
+            network, perception, name=folder.name, device=where, precision=choose_precision(precision, where)
+        )
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image is computed at: the next multiples of the network's own."""
@@ -133,11 +139,13 @@ class Restorer:
             else:
                 restored = self._run_tiles(batch, features)
             return [
-                restored[i, :, : image.shape[-2], : image.shape[-1]].contiguous() for i, image in enumerate(images)
+                restored[i, :, : image.shape[-2], : image.shape[-1]].contiguous()
+                for i, image in enumerate(images)
             ]
 
     def perceive(self, image: Tensor) -> Perceived:
-        """What is wrong with a uint8 image (3, H, W). Raises RuntimeError where no compact CLIP was loaded."""
+        """What is wrong with a uint8 image (3, H, W). Raises RuntimeError where no compact CLIP was
+        loaded."""
         if self.perception is None:
             raise RuntimeError(f"{self.name} was loaded without a compact CLIP to perceive with")
         return self.perception(image)
@@ -148,7 +156,9 @@ class Restorer:
             return CacheInfo(self._hits, self._misses, len(self._prompts))
 
     def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        """Token features of prompts, from the cache where they were seen before (least recently used go first)."""
+        """Token features of prompts, from the cache where they were seen before (least recently used go
+        first).
+        """
         with self._lock:
             found = {p: self._prompts[p] for p in prompts if p in self._prompts}
             for prompt in prompts:
@@ -183,7 +193,9 @@ class Restorer:
         return restored.float().clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
     def _run_tiles(self, batch: Tensor, features: TextFeatures) -> Tensor:
-        """The same, tile by tile with a halo that reaches as far as the network sees; seams need no blending."""
+        """The same, tile by tile with a halo that reaches as far as the network sees; seams need no
+        blending.
+        """
         height, width = batch.shape[-2:]
         restored = torch.empty_like(batch)
         for top, left in product(range(0, height, self.tile), range(0, width, self.tile)):
@@ -207,8 +219,11 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _computes_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 arithmetic (AVX512_BF16 or AMX); elsewhere it is emulated, several times slower."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """Whether this CPU has bfloat16 arithmetic (AVX512_BF16 or AMX); elsewhere it is emulated, several times
+    slower.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def pad_to(image: Tensor, height: int, width: int) -> Tensor:

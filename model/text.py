@@ -25,7 +25,9 @@ class TextFeatures:
 
 
 class TaIlAdapter(nn.Module):
-    """A textual-aware intra-layer adapter's change: up(act(down(norm(x)))), (B, L, W) -> (B, L, W), zero at first."""
+    """A textual-aware intra-layer adapter's change: up(act(down(norm(x)))), (B, L, W) -> (B, L, W), zero at
+    first.
+    """
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -40,7 +42,9 @@ class TaIlAdapter(nn.Module):
 
 
 class TaIlBlock(nn.Module):
-    """A frozen block of the text tower with two adapters: one after its attention, one parallel to its MLP."""
+    """A frozen block of the text tower with two adapters: one after its attention, one parallel to its
+    MLP.
+    """
 
     def __init__(self, block: nn.Module, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -58,16 +62,17 @@ class TaIlBlock(nn.Module):
 class TextEncoder(nn.Module):
     """E: prompts -> token features (B, T, D). Only the adapters, the projection and the own tokens learn.
 
-    The tower keeps its causal mask and its activation. Token features are taken after the tower's final norm and
-    projected to D channels. Each prompt starts with the learned null token, which alone stands for "no prompt";
-    a learned offset marks the tokens of the semantic prompt.
+    The tower keeps its causal mask and its activation. Token features are taken after the tower's final norm
+    and
+    projected to D channels. Each prompt starts with the learned null token, which alone stands for "no
+    prompt"; a learned offset marks the tokens of the semantic prompt.
     """
 
     def __init__(self, tower: nn.Module, tokenizer: Tokenizer, *, width: int, bottleneck: float) -> None:
         """
         Args:
-            tower: open_clip's CLIP or its text tower: token_embedding, positional_embedding, transformer, ln_final.
-            tokenizer: the tower's own.
+            tower: open_clip's CLIP or its text tower: token_embedding, positional_embedding, transformer,
+            ln_final. tokenizer: the tower's own.
             width: channels D of the token features.
             bottleneck: adapter width over tower width.
         """
@@ -82,7 +87,9 @@ class TextEncoder(nn.Module):
         resblocks = cast(Sequence[nn.Module], source.transformer.resblocks)
         for parameter in self.frozen_parameters(resblocks):
             parameter.requires_grad_(False)
-        self.blocks = nn.ModuleList(TaIlBlock(block, tower_width, int(tower_width * bottleneck)) for block in resblocks)
+        self.blocks = nn.ModuleList(
+            TaIlBlock(block, tower_width, int(tower_width * bottleneck)) for block in resblocks
+        )
         self.project = nn.Linear(tower_width, width)
         self.null = nn.Parameter(torch.zeros(width))
         self.semantic = nn.Parameter(torch.zeros(width))
@@ -93,7 +100,9 @@ class TextEncoder(nn.Module):
         return [self.positional_embedding, *(p for module in modules for p in module.parameters())]
 
     def learned_state(self) -> dict[str, Tensor]:
-        """The state that this encoder adds to its frozen tower: adapters, projection, null and semantic token."""
+        """The state that this encoder adds to its frozen tower: adapters, projection, null and semantic
+        token.
+        """
         frozen = ("token_embedding.", "positional_embedding", "ln_final.")
         state = self.state_dict()
         return {k: v for k, v in state.items() if not k.startswith(frozen) and ".block." not in k}
@@ -114,7 +123,9 @@ class TextEncoder(nn.Module):
     def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
         """Prompts -> token features (B, T, D): null token, degradation tokens, semantic tokens, padding."""
         device = self.null.device
-        sentences = [(p.degradation or "").strip() for p in prompts] + [(p.semantic or "").strip() for p in prompts]
+        sentences = [(p.degradation or "").strip() for p in prompts] + [
+            (p.semantic or "").strip() for p in prompts
+        ]
         spoken = sorted({sentence for sentence in sentences if sentence})
         rows: dict[str, Tensor] = {}
         if spoken:

@@ -1,4 +1,8 @@
-"""Checkpoints: find, verify (SHA-256) and load them. Weights are read from safetensors only, never from pickles."""
+"""Checkpoints: find, verify (SHA-256) and load them. Weights are read from safetensors only, never from
+pickles."""
+
+# open_clip and safetensors.torch come without complete types
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -31,7 +35,9 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class CompactCLIP:
-    """An open_clip dual encoder with its tokenizer and the normalisation (mean, std per channel) of its images."""
+    """An open_clip dual encoder with its tokenizer and the normalisation (mean, std per channel) of its
+    images.
+    """
 
     model: nn.Module
     tokenizer: Tokenizer
@@ -66,7 +72,8 @@ def sha256(path: Path) -> str:
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """The `config.json` of a checkpoint folder. Raises CheckpointError unless it is of this kind and format."""
+    """The `config.json` of a checkpoint folder. Raises CheckpointError unless it is of this kind and
+    format."""
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no checkpoint in {folder}: config.json is missing")
@@ -118,7 +125,9 @@ def load_clip(folder: Path) -> CompactCLIP:
 
 
 def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
-    """The compact CLIP of a configuration with untrained weights; its vocabulary is `vocabulary.txt.gz` there."""
+    """The compact CLIP of a configuration with untrained weights; its vocabulary is `vocabulary.txt.gz`
+    there.
+    """
     architecture = config["open_clip"]
     model = open_clip.CLIP(**architecture)
     tokenizer = SimpleTokenizer(
@@ -134,7 +143,8 @@ def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
 
 
 def build_text_encoder(config: TextConfig, root: Path) -> TextEncoder:
-    """E for a text configuration: a compact CLIP's folder under `root`, or an open_clip model by name and tag.
+    """E for a text configuration: a compact CLIP's folder under `root`, or an open_clip model by name and
+    tag.
 
     `pretrained` is an open_clip tag, a local checkpoint file, or None for a folder under `root`.
     """
@@ -172,7 +182,9 @@ def load_network(folder: Path, config: dict[str, Any]) -> TVIDerain:
     if expected is not None:
         given = read_config(folder.parent / architecture.text.clip, CLIP).get("sha256")
         if given != expected:
-            raise CheckpointError(f"{folder} was trained with another {architecture.text.clip} than the one beside it")
+            raise CheckpointError(
+                f"{folder} was trained with another {architecture.text.clip} than the one beside it"
+            )
     network = build_network(architecture, folder.parent)
     state = read_state(folder, config)
     wanted = set(learned_state(network))

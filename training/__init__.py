@@ -1,1 +1,3 @@
-"""Training and measuring of TVI-Derain: rain synthesis, paired sets, losses, loops and the field's metrics."""
+"""Training and measuring of TVI-Derain: rain synthesis, paired sets, losses, loops and the field's
+metrics.
+"""

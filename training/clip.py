@@ -1,4 +1,6 @@
-"""Contrastive training of the compact CLIP: degraded crops against sentences that describe what degrades them."""
+"""Contrastive training of the compact CLIP: degraded crops against sentences that describe what degrades
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,16 @@ from tqdm import tqdm
 
 from model.perception import DEGRADATIONS, Perception
 from model.weights import CLIP, CompactCLIP, compact_clip, write_checkpoint
-from training.descriptions import HELD_OUT, TRAINING, Attributes, Wording, canonical, disturb, mentioned, sentence
+from training.descriptions import (
+    HELD_OUT,
+    TRAINING,
+    Attributes,
+    Wording,
+    canonical,
+    disturb,
+    mentioned,
+    sentence,
+)
 from training.instructions import attributes_of
 from training.rain import RainRecipe, apply_noise, synthesise, uniform
 from training.scenes import TrainingData, random_crops
@@ -50,7 +61,9 @@ class ClipConfig:
 def degraded_crops(
     data: TrainingData, count: int, size: int, rng: np.random.Generator, generator: Generator
 ) -> tuple[Tensor, list[Attributes]]:
-    """Crops (N, 3, C, C) in [0, 1] with rain, haze, noise, blur, drops on the lens or nothing, and what they show."""
+    """Crops (N, 3, C, C) in [0, 1] with rain, haze, noise, blur, drops on the lens or nothing, and what they
+    show.
+    """
     crops = random_crops(data.photographs, size, rng.integers(len(data.photographs), size=count), rng)
     layers = random_crops(data.layers, size, data.layer_index(count, rng), rng)
     device = generator.device
@@ -63,7 +76,9 @@ def degraded_crops(
         image = sample.rainy[i : i + 1]
         if kind == "noise":
             image = apply_noise(apply_noise(image, generator), generator)
-            image = image + torch.randn(image.shape, generator=generator, device=device) * float(rng.uniform(0.02, 0.08))
+            image = image + torch.randn(image.shape, generator=generator, device=device) * float(
+                rng.uniform(0.02, 0.08)
+            )
         elif kind == "blur":
             image = apply_blur(image, rng)
         elif kind == "raindrops":
@@ -85,7 +100,9 @@ def apply_blur(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def apply_drops(image: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
-    """Drops on the lens: round spots that show the scene upside down, blurred and shaded, over (1, 3, H, W)."""
+    """Drops on the lens: round spots that show the scene upside down, blurred and shaded, over (1, 3, H,
+    W).
+    """
     height, width = image.shape[-2:]
     count = int(rng.integers(4, 14))
     y = torch.linspace(0, height - 1, height, device=image.device)[None, :, None]
@@ -111,14 +128,18 @@ def matches(said: Attributes, shown: Attributes) -> bool:
 
 
 def contrastive_loss(logits: Tensor, positive: Tensor) -> Tensor:
-    """Multi-positive InfoNCE both ways: logits (N, N) images by sentences, positive (N, N) true where they agree."""
+    """Multi-positive InfoNCE both ways: logits (N, N) images by sentences, positive (N, N) true where they
+    agree.
+    """
     target = positive.float()
     by_image = -(F.log_softmax(logits, 1) * target / target.sum(1, keepdim=True)).sum(1).mean()
     by_text = -(F.log_softmax(logits, 0) * target / target.sum(0, keepdim=True)).sum(0).mean()
     return (by_image + by_text) / 2
 
 
-def spoken(attributes: Attributes, rng: random.Random, detail: float, wording: Wording) -> tuple[str, Attributes]:
+def spoken(
+    attributes: Attributes, rng: random.Random, detail: float, wording: Wording
+) -> tuple[str, Attributes]:
     """A sentence about a crop and what it says; a quarter of them canonical."""
     if rng.random() < 0.25:
         return canonical(attributes), attributes
@@ -147,11 +168,16 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate, betas=(0.9, 0.98), fused=True,
-    )  # fmt: skip
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
     generator = Generator(device=device).manual_seed(config.seed)
     rng, words = np.random.default_rng(config.seed), random.Random(config.seed)
-    mean, std = torch.tensor(clip.mean)[:, None, None].to(device), torch.tensor(clip.std)[:, None, None].to(device)
+    mean, std = (
+        torch.tensor(clip.mean)[:, None, None].to(device),
+        torch.tensor(clip.std)[:, None, None].to(device),
+    )
     bar = tqdm(unit="step", mininterval=10)
     began = time.monotonic()
     while (progress := (time.monotonic() - began) / 60 / config.minutes) < 1:
@@ -191,7 +217,9 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
 def image_logits(
     clip: CompactCLIP, data: TrainingData, device: torch.device, *, batches: int, seed: int
 ) -> tuple[Tensor, list[Attributes]]:
-    """Untempered scores (N, len(DEGRADATIONS)) of single crops of held-out scenes, and what the crops show."""
+    """Untempered scores (N, len(DEGRADATIONS)) of single crops of held-out scenes, and what the crops
+    show.
+    """
     perception = Perception(clip, device)
     generator = Generator(device=device).manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -206,7 +234,9 @@ def image_logits(
 
 
 def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
-    """The divisor of the scores with the least negative log-likelihood on held-out scenes (Guo et al., ICML 2017)."""
+    """The divisor of the scores with the least negative log-likelihood on held-out scenes (Guo et al., ICML
+    2017).
+    """
     logits, shown = image_logits(clip, data, device, batches=8, seed=1)
     truth = torch.tensor([DEGRADATIONS.index((a.kind, a.density, a.direction)) for a in shown], device=device)
     candidates = torch.logspace(-1, 1, 81).tolist()
@@ -214,7 +244,9 @@ def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device)
 
 
 def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
-    """Top-1 of type, density and direction on single crops of held-out scenes with held-out wording, in [0, 1]."""
+    """Top-1 of type, density and direction on single crops of held-out scenes with held-out wording, in [0,
+    1].
+    """
     logits, shown = image_logits(clip, data, device, batches=10, seed=2)
     model = cast(Any, clip.model)
     perception = Perception(clip, device)
@@ -222,7 +254,9 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
     embeddings: list[Tensor] = []
     with torch.inference_mode():
         for kind, density, direction in DEGRADATIONS:
-            texts = [sentence(Attributes(kind, density, direction), words, HELD_OUT, detail=1.0) for _ in range(4)]
+            texts = [
+                sentence(Attributes(kind, density, direction), words, HELD_OUT, detail=1.0) for _ in range(4)
+            ]
             feature = model.encode_text(clip.tokenizer(texts).to(device), normalize=True).mean(0)
             embeddings.append(F.normalize(feature, dim=-1))
         generator = Generator(device=device).manual_seed(2)
@@ -237,10 +271,14 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
     for name, scores in (("canonical", logits), ("held_out_wording", torch.cat(held_out) * scale)):
         probabilities = scores.softmax(-1)
         for i, part in enumerate(("type", "density", "direction")):
-            values = sorted({d[i] for d in DEGRADATIONS if d[i] is not None and (i == 0 or d[1] is not None)}, key=str)
+            values = sorted(
+                {d[i] for d in DEGRADATIONS if d[i] is not None and (i == 0 or d[1] is not None)}, key=str
+            )
             columns = [[j for j, d in enumerate(DEGRADATIONS) if d[i] == v] for v in values]
             marginal = torch.stack([probabilities[:, c].sum(1) for c in columns], dim=1)
             truth = [(a.kind, a.density, a.direction)[i] for a in shown]
-            hits = [values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None]
+            hits = [
+                values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None
+            ]
             report[f"{name}_{part}"] = round(sum(hits) / len(hits), 4)
     return report

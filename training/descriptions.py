@@ -1,7 +1,7 @@
 """Sentences about degradations: templates and synonyms for training, others held out for measuring.
 
-A sentence is drawn for what is in the picture (`Attributes`) and may leave out density or direction. Instructions say
-what to do about it; the ones in `training/instructions.py` choose the target of restoration.
+A sentence is drawn for what is in the picture (`Attributes`) and may leave out density or direction. What is
+to be done about it is said by the instructions of `training/instructions.py`, which choose the target.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model.prompts import describe
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What is wrong with one picture; `kind` of `model.prompts.TYPES`, density and direction where rain falls."""
+    """What is wrong with a picture: a kind of `model.prompts.TYPES`; density and direction of rain."""
 
     kind: str
     density: str | None = None
@@ -35,16 +35,40 @@ class Wording:
 
 TRAINING = Wording(
     kinds={
-        "clean": ("a clean photo", "no rain at all", "a clear picture", "dry weather", "nothing wrong", "sharp and clear",
-                  "an undegraded image", "no degradation"),
-        "rain": ("rain", "rain streaks", "streaks of rain", "falling rain", "raindrops falling", "a rain shower"),
-        "rain and haze": ("rain and haze", "rain streaks and fog", "rain with mist", "rain streaks in a hazy scene",
-                          "rain and a foggy veil"),
+        "clean": (
+            "a clean photo",
+            "no rain at all",
+            "a clear picture",
+            "dry weather",
+            "nothing wrong",
+            "sharp and clear",
+            "an undegraded image",
+            "no degradation",
+        ),
+        "rain": (
+            "rain",
+            "rain streaks",
+            "streaks of rain",
+            "falling rain",
+            "raindrops falling",
+            "a rain shower",
+        ),
+        "rain and haze": (
+            "rain and haze",
+            "rain streaks and fog",
+            "rain with mist",
+            "rain streaks in a hazy scene",
+            "rain and a foggy veil",
+        ),
         "haze": ("haze", "fog", "mist", "a hazy veil", "a milky fog over the scene"),
         "noise": ("sensor noise", "grain", "a noisy image", "high iso noise", "speckle"),
         "blur": ("blur", "a blurry image", "out of focus", "motion blur", "a soft unsharp picture"),
-        "raindrops": ("raindrops on the lens", "water drops on the glass", "drops on the windshield",
-                      "droplets on the camera"),
+        "raindrops": (
+            "raindrops on the lens",
+            "water drops on the glass",
+            "drops on the windshield",
+            "droplets on the camera",
+        ),
     },
     densities={
         "light": ("light", "slight", "thin", "weak", "sparse", "a little"),
@@ -52,15 +76,46 @@ TRAINING = Wording(
         "heavy": ("heavy", "dense", "strong", "intense", "thick", "pouring", "torrential"),
     },
     directions={
-        "left": ("slanting to the left", "leaning left", "falling from upper right to lower left", "blown to the left",
-                 "driven leftwards", "tilted left"),
-        "vertical": ("falling straight down", "vertical", "falling vertically", "coming straight down", "upright"),
-        "right": ("slanting to the right", "leaning right", "falling from upper left to lower right",
-                  "blown to the right", "driven rightwards", "tilted right"),
+        "left": (
+            "slanting to the left",
+            "leaning left",
+            "falling from upper right to lower left",
+            "blown to the left",
+            "driven leftwards",
+            "tilted left",
+        ),
+        "vertical": (
+            "falling straight down",
+            "vertical",
+            "falling vertically",
+            "coming straight down",
+            "upright",
+        ),
+        "right": (
+            "slanting to the right",
+            "leaning right",
+            "falling from upper left to lower right",
+            "blown to the right",
+            "driven rightwards",
+            "tilted right",
+        ),
     },
-    carriers=("{}", "{}", "a photo with {}", "an image with {}", "this picture has {}", "the photo shows {}", "there is {}",
-              "remove {}", "degraded by {}", "please clean {}", "taken in {}", "i see {} here", "the problem is {}"),
-)  # fmt: skip
+    carriers=(
+        "{}",
+        "{}",
+        "a photo with {}",
+        "an image with {}",
+        "this picture has {}",
+        "the photo shows {}",
+        "there is {}",
+        "remove {}",
+        "degraded by {}",
+        "please clean {}",
+        "taken in {}",
+        "i see {} here",
+        "the problem is {}",
+    ),
+)
 
 HELD_OUT = Wording(
     kinds={
@@ -85,15 +140,19 @@ HELD_OUT = Wording(
     carriers=("a shot with {}", "what spoils it is {}", "{} in the frame", "we got {}"),
 )
 
-FILLER = (
-    "street car road people city house tree dog window bridge river boat mountain flower market night evening camera "
-    "dashcam footage traffic old red blue green small big very quite really my our some behind near across garden sky "
-    "bicycle woman man child horse bus station park snow sand stone wall light lamp today yesterday holiday trip image"
-).split()  # fmt: skip
+FILLER = [
+    "street", "car", "road", "people", "city", "house", "tree", "dog", "window", "bridge",
+    "river", "boat", "flower", "night", "camera", "dashcam", "traffic", "old", "red", "small",
+    "very", "really", "our", "near", "across", "sky", "bicycle", "woman", "man", "bus",
+    "snow", "wall", "lamp", "today", "holiday", "trip",
+]  # fmt: skip
+"""Words that say nothing about a degradation."""
 
 
-def sentence(attributes: Attributes, rng: random.Random, wording: Wording = TRAINING, *, detail: float = 0.7) -> str:
-    """A random sentence about `attributes`; density and direction are each mentioned with probability `detail`."""
+def sentence(
+    attributes: Attributes, rng: random.Random, wording: Wording = TRAINING, *, detail: float = 0.7
+) -> str:
+    """A random sentence about `attributes`; density and direction each with probability `detail`."""
     words = rng.choice(wording.kinds[attributes.kind])
     if attributes.density is not None and rng.random() < detail:
         words = f"{rng.choice(wording.densities[attributes.density])} {words}"
@@ -103,7 +162,7 @@ def sentence(attributes: Attributes, rng: random.Random, wording: Wording = TRAI
 
 
 def mentioned(attributes: Attributes, rng: random.Random, *, detail: float = 0.7) -> Attributes:
-    """`attributes` with density and direction each kept with probability `detail`: what a sentence may say."""
+    """`attributes`, density and direction each kept with probability `detail`: what a sentence may say."""
     return Attributes(
         attributes.kind,
         attributes.density if rng.random() < detail else None,
@@ -117,15 +176,17 @@ def canonical(attributes: Attributes) -> str:
 
 
 def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: float = 0.2) -> str:
-    """Mixes in a typo (a swapped, lost, doubled or wrong letter) and unknown words, each with its probability."""
+    """Mixes in a typo (a swapped, lost, doubled or wrong letter) and unknown words."""
     if rng.random() < typos and len(text) > 4:
         at = rng.randrange(1, len(text) - 1)
-        text = rng.choice((
-            text[:at] + text[at + 1] + text[at] + text[at + 2 :],
-            text[:at] + text[at + 1 :],
-            text[:at] + text[at] + text[at:],
-            text[:at] + rng.choice(string.ascii_lowercase) + text[at + 1 :],
-        ))  # fmt: skip
+        text = rng.choice(
+            (
+                text[:at] + text[at + 1] + text[at] + text[at + 2 :],
+                text[:at] + text[at + 1 :],
+                text[:at] + text[at] + text[at:],
+                text[:at] + rng.choice(string.ascii_lowercase) + text[at + 1 :],
+            )
+        )
     if rng.random() < strangers:
         stranger = " ".join(_stranger(rng) for _ in range(rng.randint(1, 3)))
         text = f"{stranger} {text}" if rng.random() < 0.4 else f"{text} {stranger}"

@@ -1,7 +1,7 @@
 """Which target a prompt asks for: text that matters is trained by letting the prompt choose what is removed.
 
-About half of the samples are described in full, a quarter asks for less, a tenth asks for nothing, and the rest comes
-without a prompt (the null token).
+About half of the samples are described in full, a quarter asks for less, a tenth asks for nothing, and the
+rest comes without a prompt (the null token).
 """
 
 from __future__ import annotations
@@ -16,15 +16,44 @@ from model.prompts import Prompt
 from training.descriptions import TRAINING, Attributes, Wording, canonical, disturb, sentence
 from training.rain import Degraded, density_name, direction_name
 
-UNCHANGED = ("leave it unchanged", "leave the picture as it is", "do nothing", "keep the image untouched", "change nothing",
-             "keep everything", "no restoration please")  # fmt: skip
-LIGHTLY = ("remove the rain lightly", "only lightly remove the rain", "reduce the rain a bit", "remove half of the rain",
-           "weaken the rain streaks", "lightly derain")  # fmt: skip
-PLAIN = ("remove the rain", "derain", "derain this photo", "remove rain streaks", "take the rain out", "clean the picture")
-COMPLETELY = ("completely remove the rain", "remove all of the rain", "remove the rain completely", "derain fully",
-              "remove every rain streak")  # fmt: skip
-RAIN_ONLY = ("remove the rain only and keep the haze", "only the rain, keep the fog", "remove rain but not the haze",
-             "remove rain streaks, leave the mist")  # fmt: skip
+UNCHANGED = (
+    "leave it unchanged",
+    "leave the picture as it is",
+    "do nothing",
+    "keep the image untouched",
+    "change nothing",
+    "keep everything",
+    "no restoration please",
+)
+LIGHTLY = (
+    "remove the rain lightly",
+    "only lightly remove the rain",
+    "reduce the rain a bit",
+    "remove half of the rain",
+    "weaken the rain streaks",
+    "lightly derain",
+)
+PLAIN = (
+    "remove the rain",
+    "derain",
+    "derain this photo",
+    "remove rain streaks",
+    "take the rain out",
+    "clean the picture",
+)
+COMPLETELY = (
+    "completely remove the rain",
+    "remove all of the rain",
+    "remove the rain completely",
+    "derain fully",
+    "remove every rain streak",
+)
+RAIN_ONLY = (
+    "remove the rain only and keep the haze",
+    "only the rain, keep the fog",
+    "remove rain but not the haze",
+    "remove rain streaks, leave the mist",
+)
 
 LIGHTLY_KEEPS = 0.5
 """Share of the rain layer that `lightly` leaves."""
@@ -43,7 +72,11 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
     """What is wrong with each image of a batch, from what was composed."""
     found: list[Attributes] = []
     for density, angle, haze, noise in zip(
-        sample.density.tolist(), sample.angle.tolist(), sample.has_haze.tolist(), sample.has_noise.tolist(), strict=True
+        sample.density.tolist(),
+        sample.angle.tolist(),
+        sample.has_haze.tolist(),
+        sample.has_noise.tolist(),
+        strict=True,
     ):
         if density > 0.002:
             kind = "rain and haze" if haze else "rain"

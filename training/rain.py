@@ -1,9 +1,11 @@
 """The rain synthesiser: seeded, batched, on the device of its inputs.
 
-Streaks are procedural, recombined from real layers (rainy minus clean of training pairs) or rendered (Garg and Nayar,
-SIGGRAPH 2006); they are composed additively (the Rain100/Rain200 model of Yang et al., CVPR 2017), by screen, or by
-alpha matte, over an optional veil (atmospheric scattering: J t + A (1 - t)), followed by sensor noise and JPEG.
-Density and direction of every sample are measured on the layer that was composed, whatever made it.
+Streaks are procedural, recombined from real layers (rainy minus clean of training pairs) or rendered (Garg
+and Nayar,
+SIGGRAPH 2006); they are composed additively (the Rain100/Rain200 model of Yang et al., CVPR 2017), by
+screen, or by
+alpha matte, over an optional veil (atmospheric scattering: J t + A (1 - t)), followed by sensor noise and
+JPEG. Density and direction of every sample are measured on the layer that was composed, whatever made it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 KERNEL_RADIUS = 40
-"""Half the side of the grid on which a streak is drawn, in pixels: streaks of up to 70 px at any angle fit."""
+"""Half the side of the grid on which a streak is drawn, in pixels: streaks of up to 70 px at any angle
+fit.
+"""
 
 LIGHT_BELOW = 0.045
 HEAVY_ABOVE = 0.12
@@ -34,7 +38,9 @@ class RainRecipe:
     light: float = 0.33
     heavy: float = 0.34
     layered: float = 0.28
-    """Share of clean negatives, of light and heavy procedural rain, and of given layers (real or rendered)."""
+    """Share of clean negatives, of light and heavy procedural rain, and of given layers (real or
+    rendered).
+    """
     screen: float = 0.06
     alpha: float = 0.06
     """Shares composed by screen and by alpha matte; the rest is additive."""
@@ -128,7 +134,9 @@ def procedural_layer(
     thickness = torch.where(defocus, thickness + uniform(0.4, 1.5, shape, generator), thickness)
     share = uniform(0.3, 1.0, shape, generator)
     share = share / share.sum(1, keepdim=True)
-    peak = (mean[:, None] * 1.3 + uniform(0.1, 0.42, (batch, 1), generator)) * uniform(0.6, 1.3, shape, generator)
+    peak = (mean[:, None] * 1.3 + uniform(0.1, 0.42, (batch, 1), generator)) * uniform(
+        0.6, 1.3, shape, generator
+    )
     peak = peak.clamp(0.08, 0.9)
 
     kernel = streak_kernels(length.flatten(), thickness.flatten(), angle.flatten())

@@ -19,7 +19,9 @@ class DataError(RuntimeError):
 
 
 def read_rgb(path: Path, longest: int | None = None) -> Tensor:
-    """An image file as uint8 (3, H, W), shrunk (Lanczos) so that its longer side is at most `longest` pixels."""
+    """An image file as uint8 (3, H, W), shrunk (Lanczos) so that its longer side is at most `longest`
+    pixels.
+    """
     with Image.open(path) as image:
         rgb = image.convert("RGB")
         if longest is not None and max(rgb.size) > longest:
@@ -38,8 +40,11 @@ def held_out(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] < 16
 
 
-def random_crops(images: Sequence[Tensor], size: int, indices: Iterable[int], rng: np.random.Generator) -> Tensor:
-    """Crops of `size` pixels of the images at `indices`, flipped at random left to right: uint8 (B, C, size, size).
+def random_crops(
+    images: Sequence[Tensor], size: int, indices: Iterable[int], rng: np.random.Generator
+) -> Tensor:
+    """Crops of `size` pixels of the images at `indices`, flipped at random left to right: uint8 (B, C, size,
+    size).
 
     Images smaller than the crop are mirrored at their right and lower edges.
     """
@@ -61,8 +66,10 @@ def random_crops(images: Sequence[Tensor], size: int, indices: Iterable[int], rn
 class TrainingData:
     """Everything under a data folder that may be trained on.
 
-    Expects `clean/*/` (photographs), `streaks/*/` (renderings on black) and `pairs_train/` (Rain800 side by side,
-    clean left; other sets as `input/` and `target/`). Scenes for which `held_out` is true are in no training crop.
+    Expects `clean/*/` (photographs), `streaks/*/` (renderings on black) and `pairs_train/` (Rain800 side by
+    side,
+    clean left; other sets as `input/` and `target/`). Scenes for which `held_out` is true are in no training
+    crop.
 
     Attributes:
         photographs: uint8 (3, H, W) each.
@@ -91,7 +98,10 @@ class TrainingData:
     def _read_pairs(self, root: Path, validation: bool) -> None:
         for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
             if (folder / "input").is_dir():
-                named = ((p.stem, read_rgb(p), read_rgb(folder / "target" / p.name)) for p in images_in(folder / "input"))
+                named = (
+                    (p.stem, read_rgb(p), read_rgb(folder / "target" / p.name))
+                    for p in images_in(folder / "input")
+                )
                 additive = folder.name.startswith("rain200")
             else:
                 named = ((p.stem, *_right_left(read_rgb(p))) for p in images_in(folder))

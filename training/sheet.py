@@ -14,7 +14,13 @@ from training.scenes import TrainingData, random_crops
 
 
 def render_sheet(
-    data: TrainingData, path: Path, *, recipe: RainRecipe | None = None, size: int = 192, rows: int = 6, seed: int = 0
+    data: TrainingData,
+    path: Path,
+    *,
+    recipe: RainRecipe | None = None,
+    size: int = 192,
+    rows: int = 6,
+    seed: int = 0,
 ) -> None:
     """Draws `rows` x 4 samples as rainy | layer, each named by what it shows, into a PNG at `path`."""
     count = rows * 4
@@ -30,7 +36,9 @@ def render_sheet(
     for i, (tile, attributes) in enumerate(zip(tiles, attributes_of(sample), strict=True)):
         x, y = i % 4 * 2 * size, i // 4 * size
         sheet.paste(Image.fromarray(tile), (x, y))
-        label = ", ".join(part for part in (attributes.kind, attributes.density, attributes.direction) if part)
+        label = ", ".join(
+            part for part in (attributes.kind, attributes.density, attributes.direction) if part
+        )
         draw.rectangle((x, y, x + 7 * len(label) + 6, y + 13), fill="black")
         draw.text((x + 3, y + 1), label, fill="white")
     path.parent.mkdir(parents=True, exist_ok=True)

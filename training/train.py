@@ -1,7 +1,7 @@
 """The training loop of the restoration network: one loop, resumed exactly, a function of its configuration.
 
-Every step's data is a function of the seed and the step, so a run that was killed goes on from its last checkpoint
-as if nothing had happened (bit by bit on the CPU, with a step-based schedule).
+Every step's data is a function of the seed and the step, so a run that was killed goes on from its last
+checkpoint as if nothing had happened (bit by bit on the CPU, with a step-based schedule).
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -45,7 +43,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """Everything a run depends on. `steps` or `minutes` says how long; minutes count training time over all resumes."""
+    """Everything a run depends on. `steps` or `minutes` says how long; minutes count training time over all
+    resumes."""
 
     preset: str = "s"
     weights: str = "weights"
@@ -124,7 +123,9 @@ class Batches:
         paired = int(rng.binomial(stage.batch, self.config.pairs)) if data.pairs else 0
         paired = min(paired, stage.batch - 1)
         count = stage.batch - paired
-        photographs = random_crops(data.photographs, stage.crop, rng.integers(len(data.photographs), size=count), rng)
+        photographs = random_crops(
+            data.photographs, stage.crop, rng.integers(len(data.photographs), size=count), rng
+        )
         if data.layers:
             layers = random_crops(data.layers, stage.crop, data.layer_index(count, rng), rng)
         else:
@@ -150,7 +151,9 @@ class Batches:
             prompts += more
         return rainy, prompts, target
 
-    def iterate(self, step: int, stage_at: Any) -> Iterator[tuple[Tensor, list[Prompt], Tensor]]:
+    def iterate(
+        self, step: int, stage_at: Callable[[int], Stage]
+    ) -> Iterator[tuple[Tensor, list[Prompt], Tensor]]:
         """Batches from `step` on; `stage_at(step)` gives the crop size."""
         ahead = self.pool.submit(self.crops, step, stage_at(step))
         while True:
@@ -179,7 +182,9 @@ def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
 
 @torch.inference_mode()
 def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, text: bool) -> dict[str, float]:
-    """Mean PSNR (dB, RGB) on held-out training scenes under light and heavy synthetic rain, described in full."""
+    """Mean PSNR (dB, RGB) on held-out training scenes under light and heavy synthetic rain, described in
+    full.
+    """
     scores: dict[str, float] = {}
     for name, recipe in (
         ("light", RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0)),
@@ -213,7 +218,9 @@ def run(network: TVIDerain, rainy: Tensor, prompts: list[Prompt]) -> Tensor:
     return network(rainy, features.tokens, features.mask)
 
 
-def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: NetworkConfig | None = None) -> Path:
+def train(
+    config: TrainConfig, data_root: Path, out: Path, *, network_config: NetworkConfig | None = None
+) -> Path:
     """Trains until the configured end, resuming from `out/last.pt` where that exists.
 
     Args:
@@ -236,8 +243,8 @@ def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: Ne
     torch.manual_seed(config.seed)
     architecture = network_config or PRESETS[config.preset]
     network = build_network(architecture, Path(config.weights)) if config.text else TVIDerain(architecture)
-    network.to(device=device, memory_format=torch.channels_last)
-    learned = [p for p in network.parameters() if p.requires_grad]
+    cast(Any, network.to(device)).to(memory_format=torch.channels_last)
+    learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         learned, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
@@ -269,23 +276,26 @@ def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: Ne
         }
         temporary = last.with_suffix(".tmp")
         torch.save(state, temporary)
-        os.replace(temporary, last)
+        temporary.replace(last)
 
     def averaged_scores() -> dict[str, float]:
         current = [p.detach().clone() for p in learned]
-        torch._foreach_copy_([p.data for p in learned], average)
+        copy_into(learned, average)
         network.eval()
         scores = validate(network, held_out, device, text=config.text)
         network.train()
-        torch._foreach_copy_([p.data for p in learned], current)
+        copy_into(learned, current)
         return scores
+
+    def crops_at(step: int) -> Stage:
+        return config.stage(config.progress(step, seconds))
 
     batches = Batches(data, config, device)
     writer = SummaryWriter(str(out))
     bar = tqdm(initial=step, total=config.steps, unit="step", smoothing=0.05, mininterval=10)
     saved_at = validated_at = seconds
     mark = time.perf_counter()
-    for rainy, prompts, target in batches.iterate(step, lambda s: config.stage(config.progress(s, seconds))):
+    for rainy, prompts, target in batches.iterate(step, crops_at):
         progress = config.progress(step, seconds)
         if progress >= 1:
             break
@@ -303,7 +313,9 @@ def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: Ne
         optimizer.step()
         step += 1
         decay = min(config.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(average, [p.data for p in learned], 1 - decay)
+        with torch.no_grad():
+            for mean, parameter in zip(average, learned, strict=True):
+                mean.lerp_(parameter, 1 - decay)
         now = time.perf_counter()
         seconds += now - mark
         mark = now
@@ -320,19 +332,33 @@ def train(config: TrainConfig, data_root: Path, out: Path, *, network_config: Ne
         if seconds - validated_at > 60 * config.validate_minutes:
             for name, value in (scores := averaged_scores()).items():
                 writer.add_scalar(f"psnr/{name}", value, step)
-            bar.write(f"step {step}, {seconds / 60:.1f} min: " + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items()))
+            bar.write(
+                f"step {step}, {seconds / 60:.1f} min: "
+                + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items())
+            )
             validated_at = seconds
     bar.close()
     save()
     scores = averaged_scores()
     tqdm.write("held-out scenes: " + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items()))
-    (out / "validation.json").write_text(json.dumps({"step": step, "seconds": seconds, **scores}, indent=2) + "\n")
+    (out / "validation.json").write_text(
+        json.dumps({"step": step, "seconds": seconds, **scores}, indent=2) + "\n"
+    )
     writer.close()
     return last
 
 
+@torch.no_grad()
+def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
+    """Overwrites parameters in place."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
 def load_averaged(network: TVIDerain, saved: dict[str, Any]) -> None:
-    """Puts a checkpoint's averaged weights into a network; parameters that only one of both has stay as they are."""
+    """Puts a checkpoint's averaged weights into a network; parameters that only one of both has stay as they
+    are.
+    """
     averaged = dict(zip(saved["names"], saved["average"], strict=True))
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -1,4 +1,6 @@
-"""A small byte-pair vocabulary (Sennrich et al., ACL 2016) in the form that open_clip's SimpleTokenizer reads."""
+"""A small byte-pair vocabulary (Sennrich et al., ACL 2016) in the form that open_clip's SimpleTokenizer
+reads.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from training.instructions import COMPLETELY, LIGHTLY, PLAIN, RAIN_ONLY, UNCHANG
 def corpus(seed: int = 0) -> list[str]:
     """Sentences to learn merges from: descriptions in the training wording, instructions, filler words."""
     rng = random.Random(seed)
-    rain = [Attributes(k, d, a) for k in ("rain", "rain and haze") for d in TRAINING.densities for a in TRAINING.directions]
+    rain = [
+        Attributes(k, d, a)
+        for k in ("rain", "rain and haze")
+        for d in TRAINING.densities
+        for a in TRAINING.directions
+    ]
     others = [Attributes(k) for k in TYPES if k not in ("rain", "rain and haze")]
     texts = [sentence(rng.choice(rain + others), rng) for _ in range(4000)]
     texts += [canonical(a) for a in rain + others] * 20
@@ -28,7 +35,7 @@ def corpus(seed: int = 0) -> list[str]:
 def learn_merges(texts: list[str], count: int) -> list[tuple[str, str]]:
     """The `count` most frequent pairs, merged greedily within lower-case words that end in `</w>`."""
     words = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
-    spelled = {word: (*word[:-1], f"{word[-1]}</w>") for word in words}
+    spelled: dict[str, tuple[str, ...]] = {word: (*word[:-1], f"{word[-1]}</w>") for word in words}
     merges: list[tuple[str, str]] = []
     while len(merges) < count:
         pairs: Counter[tuple[str, str]] = Counter()

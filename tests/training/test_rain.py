@@ -1,4 +1,6 @@
-"""The rain must be what it is said to be: seeded, of the wanted density and direction, composed as published."""
+"""The rain must be what it is said to be: seeded, of the wanted density and direction, composed as
+published.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ def test_a_veil_brightens_dark_scenes_and_keeps_the_range() -> None:
     dark = photographs(8) * 0.3
     veiled = apply_veil(dark, torch.Generator().manual_seed(0))
     assert (veiled.mean((1, 2, 3)) > dark.mean((1, 2, 3)) + 0.02).all()
-    assert veiled.min() >= 0 and veiled.max() <= 1
+    assert veiled.min() >= 0
+    assert veiled.max() <= 1
 
 
 def test_the_prompt_chooses_the_target() -> None:
@@ -94,14 +97,16 @@ def test_the_prompt_chooses_the_target() -> None:
 
     sample = degrade(ADDITIVE)
     full, target = instruct(sample, Mixture(full=1, partial=0, unchanged=0), random.Random(0))
-    assert torch.equal(target, sample.clean) and all(p.degradation for p in full)
+    assert torch.equal(target, sample.clean)
+    assert all(p.degradation for p in full)
     _, target = instruct(sample, Mixture(full=0, partial=0, unchanged=1), random.Random(0))
     assert torch.equal(target, sample.rainy)
     _, target = instruct(sample, Mixture(full=0, partial=1, unchanged=0), random.Random(0))
     halved = (sample.clean + 0.5 * sample.layer).clamp(0, 1)
     assert torch.allclose(target, halved)
     null, target = instruct(sample, Mixture(full=0, partial=0, unchanged=0), random.Random(0))
-    assert all(p.degradation is None for p in null) and torch.equal(target, sample.clean)
+    assert all(p.degradation is None for p in null)
+    assert torch.equal(target, sample.clean)
 
 
 def test_clean_negatives_are_untouched_and_called_clean() -> None:
