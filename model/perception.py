@@ -34,7 +34,7 @@ DEGRADATIONS: tuple[Degradation, ...] = tuple(
     for kind in TYPES
     for degradation in (
         [(kind, density, direction) for density, direction in product(DENSITIES, DIRECTIONS)]
-        if kind.startswith("rain") and kind != "raindrops"
+        if kind in ("rain", "rain and haze")
         else [(kind, None, None)]
     )
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,102 @@ def evaluate(
     out.print(_prompts(results))
     if json_path is not None:
         json_path.write_text(json.dumps(report(restorer, results, prompt=prompt), indent=2) + "\n")
+
+
+def train(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Checkpoints and curves; resumed from.")
+    ],
+    preset: Annotated[str, typer.Option(help="s, m or paper.")] = "s",
+    steps: Annotated[int | None, typer.Option(min=1, help="How long, in steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="How long, in minutes of training.")] = None,
+    text: Annotated[bool, typer.Option(help="Train with prompts, or with the null token alone.")] = True,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="last.pt", help="Start with another run's averaged weights.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Data and initial weights follow from it.")] = 0,
+    crop: Annotated[int | None, typer.Option(min=16, help="One crop size instead of three stages.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops per step with --crop.")] = 8,
+    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Train a network on photographs and synthetic rain, resuming where OUT has a checkpoint."""
+    from model.config import PRESETS
+    from model.weights import CheckpointError, default_weights_dir
+    from training.export import export_run
+    from training.scenes import DataError
+    from training.train import Stage, TrainConfig
+    from training.train import train as run
+
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"choose {', '.join(PRESETS)}", param_hint="--preset")
+    if (steps is None) == (minutes is None):
+        raise typer.BadParameter("give either --steps or --minutes", param_hint="--steps")
+    if export is not None and not text:
+        raise typer.BadParameter("a network trained without text cannot be served", param_hint="--export")
+    weights = default_weights_dir()
+    config = TrainConfig(
+        preset=preset,
+        weights=str(weights),
+        text=text,
+        start_from=None if start_from is None else str(start_from),
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        bfloat16=bfloat16,
+        threads=threads,
+    )
+    if crop is not None:
+        config = replace(config, stages=(Stage(until=1.0, crop=crop, batch=batch),))
+    try:
+        run(config, data, out_dir)
+        if export is not None:
+            export_run(out_dir, export, weights=weights)
+    except (CheckpointError, DataError) as error:
+        raise _failure(str(error)) from None
+
+
+def train_clip(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to write.")],
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 12,
+    batch: Annotated[int, typer.Option(min=2, help="Crops per step.")] = 32,
+    seed: Annotated[int, typer.Option(help="Data and initial weights follow from it.")] = 0,
+    lock_text: Annotated[
+        bool, typer.Option(help="Go on from OUT with its text tower fixed: only the image tower learns.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Train the compact CLIP that perceives degradations and encodes prompts."""
+    from model.weights import CheckpointError
+    from training.clip import ClipConfig
+    from training.clip import train_clip as run
+    from training.scenes import DataError
+
+    config = ClipConfig(minutes=minutes, batch=batch, seed=seed, lock_text=lock_text, threads=threads)
+    try:
+        run(config, data, out_dir)
+    except (CheckpointError, DataError) as error:
+        raise _failure(str(error)) from None
+
+
+def rain_sheet(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="The picture to write.")],
+    seed: Annotated[int, typer.Option(help="Which samples.")] = 0,
+) -> None:
+    """Draw samples of the rain that the network trains on: rainy beside layer, named by what they show."""
+    from training.scenes import DataError, TrainingData
+    from training.sheet import render_sheet
+
+    try:
+        render_sheet(TrainingData(data), picture, seed=seed)
+    except DataError as error:
+        raise _failure(str(error)) from None
 
 
 def _restorer(model: str, device: str, precision: str) -> Restorer:

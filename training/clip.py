@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from model.perception import DEGRADATIONS, Perception
-from model.weights import CLIP, CompactCLIP, compact_clip, write_checkpoint
+from model.weights import CLIP, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.descriptions import (
     HELD_OUT,
     TRAINING,
@@ -55,6 +55,9 @@ class ClipConfig:
     weight_decay: float = 0.02
     detail: float = 0.75
     seed: int = 0
+    lock_text: bool = False
+    """Go on from a trained CLIP with its text tower fixed (LiT the other way round): only the image
+    tower and the scale learn, so networks that were trained with this text tower keep fitting."""
     threads: int | None = None
 
 
@@ -154,18 +157,25 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data, held_out = TrainingData(data_root), TrainingData(data_root, validation=True)
-    vocabulary = write_vocabulary(folder / "vocabulary.txt.gz")
-    description = {
-        "open_clip": {**ARCHITECTURE, "text_cfg": {**ARCHITECTURE["text_cfg"], "vocab_size": vocabulary}},
-        "mean": [0.45, 0.45, 0.45],
-        "std": [0.27, 0.27, 0.27],
-    }
-    clip = compact_clip(folder, description)
+    if config.lock_text:
+        clip = load_clip(folder)
+        description = {k: clip.settings[k] for k in ("open_clip", "mean", "std")}
+        cast(Any, clip.model).lock_text_tower()
+    else:
+        vocabulary = write_vocabulary(folder / "vocabulary.txt.gz")
+        text = {**ARCHITECTURE["text_cfg"], "vocab_size": vocabulary}
+        description = {
+            "open_clip": {**ARCHITECTURE, "text_cfg": text},
+            "mean": [0.45, 0.45, 0.45],
+            "std": [0.27, 0.27, 0.27],
+        }
+        clip = compact_clip(folder, description)
     model = cast(Any, clip.model).train().to(device)
     model.visual.to(memory_format=torch.channels_last)
     size = ARCHITECTURE["vision_cfg"]["image_size"]
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learned if p.ndim > 1]
+    plain = [p for p in learned if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=config.learning_rate,
@@ -196,7 +206,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         loss = contrastive_loss(logits, positive)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
@@ -209,7 +219,6 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     clip.settings.update(description)
     report = measure(clip, held_out, device)
     write_checkpoint(folder, CLIP, model.state_dict(), {**description, "held_out": report})
-    (folder / "README.md").touch()
     tqdm.write(json.dumps(report, indent=2))
     return folder
 

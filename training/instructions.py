@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.prompts import Prompt
+from model.prompts import DENSITIES, DIRECTIONS, Prompt
 from training.descriptions import TRAINING, Attributes, Wording, canonical, disturb, sentence
 from training.rain import Degraded, density_name, direction_name
 
@@ -55,6 +55,9 @@ RAIN_ONLY = (
     "remove rain streaks, leave the mist",
 )
 
+MISTAKEN = ("rain", "rain and haze", "haze", "noise", "clean")
+"""What perception mistakes a degradation for, likelier ones first."""
+
 LIGHTLY_KEEPS = 0.5
 """Share of the rain layer that `lightly` leaves."""
 
@@ -86,6 +89,14 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
     return found
 
 
+def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
+    """What perception may take a degradation for; a wrong description asks for a clean picture all the same."""
+    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(4, 2, 2, 1, 1, 1))[0]
+    if kind not in ("rain", "rain and haze"):
+        return Attributes(kind)
+    return Attributes(kind, rng.choice(DENSITIES), rng.choice(DIRECTIONS))
+
+
 def instruct(
     sample: Degraded, mixture: Mixture, rng: random.Random, wording: Wording = TRAINING
 ) -> tuple[list[Prompt], Tensor]:
@@ -100,7 +111,7 @@ def instruct(
         rainy = attributes.density is not None
         if choice < mixture.full:
             if rng.random() < 0.5:
-                text = canonical(attributes)
+                text = canonical(misperceived(attributes, rng) if rng.random() < 0.4 else attributes)
             elif rainy and rng.random() < 0.4:
                 text = rng.choice(PLAIN if rng.random() < 0.6 else COMPLETELY)
                 if attributes.kind == "rain and haze":

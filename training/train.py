@@ -1,7 +1,8 @@
 """The training loop of the restoration network: one loop, resumed exactly, a function of its configuration.
 
 Every step's data is a function of the seed and the step, so a run that was killed goes on from its last
-checkpoint as if nothing had happened (bit by bit on the CPU, with a step-based schedule).
+checkpoint as if nothing had happened (bit by bit on the CPU, with a schedule by steps). Started by torchrun,
+several processes train one network: each draws its own batches, and their gradients are averaged.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -111,14 +114,14 @@ def fourier_distance(restored: Tensor, target: Tensor) -> Tensor:
 class Batches:
     """What each step trains on, as a function of the seed and the step; crops are cut one step ahead."""
 
-    def __init__(self, data: TrainingData, config: TrainConfig, device: torch.device) -> None:
-        self.data, self.config, self.device = data, config, device
+    def __init__(self, data: TrainingData, config: TrainConfig, device: torch.device, rank: int) -> None:
+        self.data, self.config, self.device, self.rank = data, config, device, rank
         self.generator = torch.Generator(device=device)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
 
     def crops(self, step: int, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
         """Photographs (B, 3, C, C), rain layers (B, 1, C, C) and pairs (P, 6, C, C), uint8."""
-        rng = np.random.default_rng((self.config.seed, step))
+        rng = np.random.default_rng((self.config.seed, step, self.rank))
         data = self.data
         paired = int(rng.binomial(stage.batch, self.config.pairs)) if data.pairs else 0
         paired = min(paired, stage.batch - 1)
@@ -138,8 +141,8 @@ class Batches:
     def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Prompt], Tensor]:
         """Rainy images (B, 3, C, C), prompts and targets (B, 3, C, C) on the device."""
         photographs, layers, pairs = (c.to(self.device, non_blocking=True).float() / 255 for c in crops)
-        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
-        words = random.Random(f"{self.config.seed}/{step}")
+        self.generator.manual_seed((self.config.seed * 1_009 + self.rank) * 10_000_019 + step)
+        words = random.Random(f"{self.config.seed}/{step}/{self.rank}")
         sample = synthesise(photographs, layers, self.config.recipe, self.generator)
         mixture = self.config.mixture if self.config.text else Mixture(full=0, partial=0, unchanged=0)
         prompts, target = instruct(sample, mixture, words)
@@ -233,6 +236,7 @@ def train(
         The path of the last checkpoint.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rank, world = join_peers(device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +263,8 @@ def train(
         optimizer.load_state_dict(saved["optimizer"])
         average = [a.to(device) for a in saved["average"]]
         step, seconds = saved["step"], saved["seconds"]
-    (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    if rank == 0:
+        (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
     names = [n for n, p in network.named_parameters() if p.requires_grad]
 
@@ -290,9 +295,11 @@ def train(
     def crops_at(step: int) -> Stage:
         return config.stage(config.progress(step, seconds))
 
-    batches = Batches(data, config, device)
-    writer = SummaryWriter(str(out))
-    bar = tqdm(initial=step, total=config.steps, unit="step", smoothing=0.05, mininterval=10)
+    batches = Batches(data, config, device, rank)
+    writer = SummaryWriter(str(out)) if rank == 0 else None
+    bar = tqdm(
+        initial=step, total=config.steps, unit="step", smoothing=0.05, mininterval=10, disable=rank > 0
+    )
     saved_at = validated_at = seconds
     mark = time.perf_counter()
     for rainy, prompts, target in batches.iterate(step, crops_at):
@@ -309,6 +316,8 @@ def train(
             loss = loss + config.fourier * fourier_distance(restored, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if world > 1:
+            average_gradients(learned, world)
         norm = torch.nn.utils.clip_grad_norm_(learned, config.gradient_norm)
         optimizer.step()
         step += 1
@@ -319,6 +328,10 @@ def train(
         now = time.perf_counter()
         seconds += now - mark
         mark = now
+        if world > 1:
+            seconds = agree_on(seconds)
+        if writer is None:
+            continue
 
         bar.update()
         if step % 50 == 0:
@@ -338,6 +351,8 @@ def train(
             )
             validated_at = seconds
     bar.close()
+    if writer is None:
+        return last
     save()
     scores = averaged_scores()
     tqdm.write("held-out scenes: " + ", ".join(f"{k} {v:.2f} dB" for k, v in scores.items()))
@@ -346,6 +361,36 @@ def train(
     )
     writer.close()
     return last
+
+
+def join_peers(device: torch.device) -> tuple[int, int]:
+    """Rank and number of the processes that torchrun started; (0, 1) alone."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return dist.get_rank(), dist.get_world_size()
+
+
+def average_gradients(parameters: list[Tensor], world: int) -> None:
+    """Replaces each gradient by its mean over all processes, in one exchange; a missing one is zero."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = mean.view(parameter.shape)
+
+
+def agree_on(value: float) -> float:
+    """The first process's value, on all of them."""
+    shared = torch.tensor([value], dtype=torch.float64)
+    if dist.get_backend() == "nccl":
+        shared = shared.cuda()
+    dist.broadcast(shared, 0)
+    return float(shared.item())
 
 
 @torch.no_grad()
