@@ -1,0 +1,82 @@
+"""What is perceived becomes the prompt: a wrong crop or scale, and the network is told the wrong thing."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.perception import DEGRADATIONS, Perception
+from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
+from model.restorer import Restorer
+from tests.model.conftest import PAIRS
+
+
+def read(kind: str, name: str) -> Tensor:
+    with Image.open(PAIRS / kind / f"{name}.jpg") as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@pytest.fixture
+def perception(shipped: Restorer) -> Perception:
+    assert shipped.perception is not None
+    return shipped.perception
+
+
+def test_crops_are_pixels_of_the_image_as_they_are(perception: Perception, rainy: Tensor):
+    crops = perception.crops(rainy)
+    assert crops.shape[1:] == (3, perception.crop, perception.crop)
+    assert len(crops) > 1
+    windows = rainy.unfold(1, perception.crop, 1).unfold(2, perception.crop, 1)
+    for crop in (crops * 255).round().to(torch.uint8):
+        found = (windows[0, :, :, :4, :4] == crop[0, :4, :4]).all(-1).all(-1).nonzero()
+        assert any(torch.equal(windows[:, y, x], crop) for y, x in found.tolist())
+
+
+def test_time_does_not_grow_with_the_image(perception: Perception, rainy: Tensor):
+    large = rainy.repeat(1, 8, 8)
+    assert perception.crops(large).shape == perception.crops(rainy).shape
+    assert len(perception.crops(large)) <= 16
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (40, 300), (96, 96)])
+def test_small_images_are_continued_not_refused(perception: Perception, rainy: Tensor, size: tuple[int, int]):
+    image = rainy.repeat(1, 1, 2)[:, : size[0], : size[1]]
+    crops = perception.crops(image)
+    assert crops.shape[1:] == (3, perception.crop, perception.crop)
+    assert set((crops * 255).round().to(torch.uint8).unique().tolist()) <= set(image.unique().tolist())
+
+
+def test_every_degradation_has_a_sentence_of_its_own():
+    sentences = [describe(*degradation) for degradation in DEGRADATIONS]
+    assert len(set(sentences)) == len(sentences)
+    assert {kind for kind, _, _ in DEGRADATIONS} == set(TYPES)
+    assert len(DEGRADATIONS) == len(TYPES) - 2 + 2 * len(DENSITIES) * len(DIRECTIONS)
+
+
+@pytest.mark.parametrize(
+    "words", [("snow",), ("rain",), ("rain", "light"), ("rain", "wet", "left"), ("rain", "light", "up")]
+)
+def test_unknown_words_are_not_described(words: tuple[str, ...]):
+    with pytest.raises(ValueError, match=r"unknown degradation|density and a direction"):
+        describe(*words)
+
+
+@pytest.mark.parametrize(
+    "name", ["dogs-heavy-rain", "meadow-light-rain", "mountains-moderate-rain", "nuthatch-heavy-rain"]
+)
+def test_rain_is_told_from_its_absence(shipped: Restorer, name: str):
+    def rain(image: Tensor) -> float:
+        types = shipped.perceive(image).types
+        return types["rain"] + types["rain and haze"]
+
+    assert rain(read("input", name)) > 0.5
+    assert rain(read("input", name)) > rain(read("target", name)) + 0.1
+
+
+def test_heavy_rain_is_told_from_light_rain(shipped: Restorer):
+    heavy, light = (
+        shipped.perceive(read("input", name)).densities for name in ("dogs-heavy-rain", "meadow-light-rain")
+    )
+    assert heavy["heavy"] > light["heavy"]
+    assert light["light"] > heavy["light"]

@@ -1,0 +1,213 @@
+"""The one front door: whatever goes in comes out in its own size and order, whoever else is being served."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.prompts import DENSITIES, DIRECTIONS, TYPES, Prompt, describe
+from model.restorer import NonFiniteError, Restorer, choose_precision
+from model.weights import NETWORK, CheckpointError, load_network, read_config
+
+HEAVY = Prompt(degradation="a photo with heavy rain streaks falling straight down")
+UNCHANGED = Prompt(degradation="leave it unchanged")
+
+
+@pytest.fixture
+def own(weights: Path) -> Restorer:
+    """A restorer that a test may change, without perception."""
+    return build(weights, tile=64)
+
+
+def build(
+    weights: Path,
+    *,
+    precision: torch.dtype = torch.float32,
+    tile: int = 1024,
+    cached_prompts: int = 1024,
+    stem_gain: float = 1.0,
+) -> Restorer:
+    folder = weights / "tvi-derain-s"
+    network = load_network(folder, read_config(folder, NETWORK))
+    with torch.no_grad():
+        for parameter in network.stem.parameters():
+            parameter.mul_(stem_gain)
+    return Restorer(
+        network,
+        None,
+        name="changed",
+        device=torch.device("cpu"),
+        precision=precision,
+        tile=tile,
+        cached_prompts=cached_prompts,
+    )
+
+
+def difference(one: Tensor, other: Tensor) -> int:
+    return int((one.int() - other.int()).abs().max())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (8, 8), (65, 33)])
+def test_size_and_type_are_kept(shipped: Restorer, rainy: Tensor, size: tuple[int, int]):
+    (restored,) = shipped.restore([rainy[:, : size[0], : size[1]]], [HEAVY])
+    assert restored.dtype == torch.uint8
+    assert restored.shape == (3, *size)
+
+
+def test_images_of_one_padded_size_keep_their_order_and_sizes(shipped: Restorer, rainy: Tensor):
+    sizes = ((60, 90), (64, 96), (57, 89))
+    assert {shipped.padded_size(*size) for size in sizes} == {(64, 96)}
+    images = [rainy[:, 40 * i :, 50 * i :][:, :height, :width] for i, (height, width) in enumerate(sizes)]
+    prompts = [HEAVY, UNCHANGED, Prompt()]
+    together = shipped.restore(images, prompts)
+    for image, prompt, restored in zip(images, prompts, together, strict=True):
+        (alone,) = shipped.restore([image], [prompt])
+        assert restored.shape == image.shape
+        assert difference(restored, alone) <= 1
+
+
+def test_padded_size_is_the_next_multiple(shipped: Restorer):
+    assert shipped.multiple == 8
+    assert shipped.padded_size(1, 8) == (8, 8)
+    assert shipped.padded_size(321, 481) == (328, 488)
+
+
+def test_large_images_are_tiled_without_seams(own: Restorer, shipped: Restorer, rainy: Tensor):
+    image = rainy[:, :140, :213]
+    assert own.tile == 64
+    (tiled,) = own.restore([image], [HEAVY])
+    (whole,) = shipped.restore([image], [HEAVY])
+    assert tiled.shape == image.shape
+    assert difference(tiled, whole) <= 1
+    assert (tiled != whole).float().mean() < 1e-3
+
+
+def test_batches_are_tiled_too(own: Restorer, rainy: Tensor):
+    images = [rainy[:, :56, :200], rainy[:, 50:103, 100:299]]
+    together = own.restore(images, [HEAVY, UNCHANGED])
+    for image, prompt, restored in zip(images, (HEAVY, UNCHANGED), together, strict=True):
+        (alone,) = own.restore([image], [prompt])
+        assert difference(restored, alone) <= 1
+
+
+def test_bfloat16_is_within_a_level_of_float32_at_the_median(weights: Path, shipped: Restorer, rainy: Tensor):
+    image = rainy[:, 100:196, 40:136]
+    (exact,) = shipped.restore([image], [HEAVY])
+    (rounded,) = build(weights, precision=torch.bfloat16).restore([image], [HEAVY])
+    error = (exact.int() - rounded.int()).abs()
+    assert error.median() <= 1
+    assert error.max() > 0, "float32 was compared with itself"
+
+
+def test_an_overflow_is_tried_once_more_in_float32(weights: Path, rainy: Tensor):
+    image = rainy[:, :32, :32]
+    loud = build(weights, precision=torch.float16, stem_gain=1e6)
+    exact = build(weights, precision=torch.float32, stem_gain=1e6)
+    features = loud.encode([HEAVY])
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        overflowed = loud.network(image[None].float() / 255, features.tokens, features.mask)
+    assert not torch.isfinite(overflowed).all()
+    assert torch.equal(loud.restore([image], [HEAVY])[0], exact.restore([image], [HEAVY])[0])
+
+
+def test_what_is_not_finite_in_float32_either_is_said(weights: Path, rainy: Tensor):
+    broken = build(weights, stem_gain=float("nan"))
+    with pytest.raises(NonFiniteError):
+        broken.restore([rainy[:, :16, :16]], [HEAVY])
+
+
+def test_misuse_is_refused(shipped: Restorer, rainy: Tensor):
+    with pytest.raises(ValueError, match="one padded size"):
+        shipped.restore([rainy[:, :16, :16], rainy[:, :16, :24]], [HEAVY, HEAVY])
+    with pytest.raises(ValueError, match="one prompt for each"):
+        shipped.restore([rainy[:, :16, :16]], [])
+    with pytest.raises(ValueError, match="one prompt for each"):
+        shipped.restore([], [])
+
+
+def test_encoded_prompts_are_cached(own: Restorer, rainy: Tensor):
+    image = rainy[:, :16, :16]
+    own.restore([image], [HEAVY])
+    own.restore([image, image], [HEAVY, UNCHANGED])
+    info = own.text_cache_info()
+    assert (info.hits, info.misses, info.currsize) == (1, 2, 2)
+
+
+def test_the_cache_forgets_the_least_recently_used(weights: Path):
+    restorer = build(weights, cached_prompts=2)
+    for text in ("rain", "haze", "rain", "noise", "rain", "haze"):
+        restorer.encode([Prompt(degradation=text)])
+    info = restorer.text_cache_info()
+    assert (info.hits, info.misses, info.currsize) == (2, 4, 2)
+
+
+def test_a_cached_prompt_means_what_it_meant(own: Restorer):
+    first = own.encode([HEAVY])
+    own.encode([UNCHANGED])
+    again = own.encode([UNCHANGED, HEAVY])
+    assert torch.equal(again.tokens[1][again.mask[1]], first.tokens[0])
+
+
+def test_perceived_probabilities_and_prompt(shipped: Restorer, rainy: Tensor):
+    perceived = shipped.perceive(rainy)
+    for scores, names in (
+        (perceived.types, TYPES),
+        (perceived.densities, DENSITIES),
+        (perceived.directions, DIRECTIONS),
+    ):
+        assert tuple(scores) == names
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+        assert min(scores.values()) >= 0
+    likeliest = [
+        max(scores, key=lambda name: scores[name])
+        for scores in (perceived.types, perceived.densities, perceived.directions)
+    ]
+    assert perceived.prompt == describe(*likeliest)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (95, 97)])
+def test_small_images_are_perceived(shipped: Restorer, rainy: Tensor, size: tuple[int, int]):
+    assert shipped.perceive(rainy[:, : size[0], : size[1]]).prompt
+
+
+def test_threads_perceive_without_disturbing_each_other(shipped: Restorer, rainy: Tensor):
+    images = [rainy[:, 20 * i : 20 * i + 110, 30 * i : 30 * i + 120] for i in range(6)]
+    alone = [shipped.perceive(image) for image in images]
+    start = threading.Barrier(6)
+
+    def perceive(image: Tensor):
+        start.wait()
+        return shipped.perceive(image)
+
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(perceive, images))
+    for one, other in zip(alone, together, strict=True):
+        assert one.prompt == other.prompt
+        assert one.types == pytest.approx(other.types, abs=1e-5)
+
+
+def test_a_restorer_without_perception_says_so(own: Restorer, rainy: Tensor):
+    with pytest.raises(RuntimeError, match="without a compact CLIP"):
+        own.perceive(rainy)
+
+
+def test_precisions():
+    cpu = torch.device("cpu")
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    assert choose_precision("auto", torch.device("cuda")) == torch.bfloat16
+    assert choose_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match="unknown precision 'int8'"):
+        choose_precision("int8", cpu)
+
+
+def test_an_impossible_precision_is_no_damaged_checkpoint(weights: Path):
+    with pytest.raises(ValueError, match="unknown precision"):
+        Restorer.from_checkpoint(weights / "tvi-derain-s", device="cpu", precision="int8")
+
+
+def test_no_checkpoint(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        Restorer.from_checkpoint(tmp_path / "nothing")
