@@ -105,7 +105,7 @@ def composition() -> Iterator[Composition]:
         )
         eventually(
             lambda: httpx.get(f"{running.service}/readyz").is_success,
-            seconds=180,
+            seconds=600,
             what="the service is ready",
         )
         yield running
