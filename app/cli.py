@@ -1,5 +1,6 @@
 """`derain ...`: serve, restore files, perceive, list models; other packages add commands by entry point."""
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -53,23 +54,32 @@ def main() -> None:
 def add_commands(target: typer.Typer, found: Iterable[EntryPoint]) -> None:
     """Register the functions that entry points name.
 
-    One that cannot be imported still becomes a command, which says what is missing.
+    One that cannot be imported still becomes a command, which says what is missing. So does one that finds
+    only while it runs that a package is missing.
     """
     for point in sorted(found, key=lambda point: point.name):
         try:
-            target.command(point.name)(point.load())
+            target.command(point.name)(_explaining(point, point.load()))
         except (ImportError, AttributeError) as error:
-            message = f"`derain {point.name}` is not available here: {error}"
-            if isinstance(error, ModuleNotFoundError) and error.name != point.module:
-                message += ". Its extra may be missing: pip install 'tvi-derain[train]'"
             anything: dict[str, Any] = {
                 "allow_extra_args": True,
                 "ignore_unknown_options": True,
                 "help_option_names": [],
             }
             target.command(point.name, help=f"(not available: {error})", context_settings=anything)(
-                _failing(message)
+                _failing(_missing(point, error))
             )
+
+
+def _explaining(point: EntryPoint, function: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(function)
+    def run(*args: object, **kwargs: object) -> object:
+        try:
+            return function(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            raise _failure(_missing(point, error)) from None
+
+    return run
 
 
 def _failing(message: str) -> Callable[[typer.Context], None]:
@@ -77,6 +87,13 @@ def _failing(message: str) -> Callable[[typer.Context], None]:
         raise _failure(message)
 
     return fail
+
+
+def _missing(point: EntryPoint, error: Exception) -> str:
+    message = f"`derain {point.name}` is not available here: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name != point.module:
+        message += ". Its extra may be missing: pip install 'tvi-derain[train]'"
+    return message
 
 
 @cli.command()

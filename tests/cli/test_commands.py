@@ -16,6 +16,11 @@ def shout(word: str, times: int = 1) -> None:
     typer.echo(word.upper() * times)
 
 
+def measure() -> None:
+    """Needs a package that is imported late."""
+    import no_such_package  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
 @pytest.fixture
 def cli() -> typer.Typer:
     cli = typer.Typer()
@@ -44,3 +49,11 @@ def test_a_command_that_cannot_be_imported_says_so_and_harms_no_other(
     assert said in asked.output
     assert said in runner.invoke(cli, ["--help"]).output
     assert runner.invoke(cli, ["keep"]).output == "kept\n"
+
+
+def test_a_package_found_missing_while_a_command_runs_is_named_without_a_traceback(cli: typer.Typer) -> None:
+    add_commands(cli, [EntryPoint("measure", f"{__name__}:measure", COMMANDS)])
+    asked = runner.invoke(cli, ["measure"])
+    assert asked.exit_code == 1
+    assert "'no_such_package'" in asked.output
+    assert "tvi-derain[train]" in asked.output
