@@ -26,6 +26,12 @@ class Perceived:
     directions: dict[str, float]
 
 
+RAIN_FROM = 0.35
+"""Rain is named from this probability on: rain left in costs a picture more than looking for it in vain."""
+
+HAZE_FROM = 0.7
+"""Haze beside rain is named from this probability on, given rain: removing haze that is not there shifts tones."""
+
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
 
@@ -102,8 +108,17 @@ class Perception:
         rain = max(sum(densities.values()), 1e-12)
         densities = {k: v / rain for k, v in densities.items()}
         directions = {k: v / rain for k, v in directions.items()}
-        kind = max(types, key=types.__getitem__)
         prompt = describe(
-            kind, max(densities, key=densities.__getitem__), max(directions, key=directions.__getitem__)
+            decide(types),
+            max(densities, key=densities.__getitem__),
+            max(directions, key=directions.__getitem__),
         )
         return Perceived(prompt, types, densities, directions)
+
+
+def decide(types: dict[str, float]) -> str:
+    """The type that the sentence names, by probabilities over `TYPES` and what a mistake would cost."""
+    rain = types["rain"] + types["rain and haze"]
+    if rain >= RAIN_FROM:
+        return "rain and haze" if types["rain and haze"] >= HAZE_FROM * rain else "rain"
+    return max((kind for kind in types if kind not in ("rain", "rain and haze")), key=types.__getitem__)

@@ -90,7 +90,7 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
 
 
 def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
-    """What perception may take a degradation for; a wrong description asks for a clean picture all the same."""
+    """What perception may take a degradation for; a wrong description asks for a clean picture as well."""
     kind = rng.choices((attributes.kind, *MISTAKEN), weights=(4, 2, 2, 1, 1, 1))[0]
     if kind not in ("rain", "rain and haze"):
         return Attributes(kind)
