@@ -56,7 +56,7 @@ def change_config(root: Path, change: Callable[[dict[str, Any]], None], name: st
     path.write_text(json.dumps(config))
 
 
-def change_state(root: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+def change_state(root: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     """Changes the tensors and names the new file's hash, as a well-meaning person would."""
     path = root / "tiny" / "model.safetensors"
     state = load_file(path)
