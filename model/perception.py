@@ -29,9 +29,6 @@ class Perceived:
 RAIN_FROM = 0.35
 """Rain is named from this probability on: rain left in costs a picture more than looking for it in vain."""
 
-HAZE_FROM = 0.7
-"""Haze beside rain is named from this probability on, given rain: removing haze that is not there shifts tones."""
-
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
 
@@ -117,8 +114,11 @@ class Perception:
 
 
 def decide(types: dict[str, float]) -> str:
-    """The type that the sentence names, by probabilities over `TYPES` and what a mistake would cost."""
-    rain = types["rain"] + types["rain and haze"]
-    if rain >= RAIN_FROM:
-        return "rain and haze" if types["rain and haze"] >= HAZE_FROM * rain else "rain"
+    """The type that the sentence names, by probabilities over `TYPES` and what a mistake would cost.
+
+    Haze beside rain is reported but not named: to take away haze that is not there shifts every tone of a
+    picture, so that is done only for a user who asks.
+    """
+    if types["rain"] + types["rain and haze"] >= RAIN_FROM:
+        return "rain"
     return max((kind for kind in types if kind not in ("rain", "rain and haze")), key=types.__getitem__)

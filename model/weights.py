@@ -54,14 +54,16 @@ def default_weights_dir() -> Path:
 
 
 def available(root: Path) -> list[str]:
-    """Names of the restoration checkpoints under `root`, sorted; empty where the folder does not exist."""
+    """Names of the restoration checkpoints under `root`, sorted; whatever else lies there is passed over."""
     if not root.is_dir():
         return []
     names: list[str] = []
     for folder in sorted(root.iterdir()):
-        config = folder / "config.json"
-        if config.is_file() and json.loads(config.read_text()).get("kind") == NETWORK:
-            names.append(folder.name)
+        try:
+            read_config(folder, NETWORK)
+        except CheckpointError:
+            continue
+        names.append(folder.name)
     return names
 
 
@@ -79,7 +81,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint in {folder}: config.json is missing")
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not UTF-8, or not JSON
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} does not hold an object")

@@ -92,7 +92,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="How long, in minutes of training.")] = None,
     text: Annotated[bool, typer.Option(help="Train with prompts, or with the null token alone.")] = True,
     start_from: Annotated[
-        Path | None, typer.Option(metavar="last.pt", help="Start with another run's averaged weights.")
+        Path | None, typer.Option(metavar="PATH", help="Start with a run's last.pt or a checkpoint folder.")
     ] = None,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
@@ -196,18 +196,18 @@ def _restorer(model: str, device: str, precision: str) -> Restorer:
 
 def _figures(results: Sequence[SetResult]) -> Table:
     table = Table("set", "images")
-    for title in ("input PSNR", "input SSIM", "restored PSNR", "restored SSIM", "gain"):
+    for title in ("input dB", "SSIM", "restored dB", "SSIM", "gain dB"):
         table.add_column(title, justify="right")
     for result in results:
         before, after = result.input, result.restored
         table.add_row(
             escape(result.name),
             str(len(result.pairs)),
-            f"{before.psnr:.2f} dB",
+            f"{before.psnr:.2f}",
             f"{before.ssim:.4f}",
-            f"{after.psnr:.2f} dB",
+            f"{after.psnr:.2f}",
             f"{after.ssim:.4f}",
-            f"{after.psnr - before.psnr:+.2f} dB",
+            f"{after.psnr - before.psnr:+.2f}",
         )
     return table
 

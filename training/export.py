@@ -32,8 +32,9 @@ def export_run(run: Path, folder: Path, *, weights: Path) -> int:
         raise ValueError(f"{run} was trained without text and cannot be served; it can only be started from")
     network = build_network(NetworkConfig.from_dict(saved["architecture"]), weights)
     load_averaged(network, saved)
+    settings = json.loads((run / "config.json").read_text())
     description = {
-        "training": json.loads((run / "config.json").read_text()),
+        "training": {k: v for k, v in settings.items() if k not in ("weights", "start_from")},
         "steps": saved["step"],
         "minutes": round(saved["seconds"] / 60, 1),
     }

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
-from model.weights import build_network
+from model.weights import NETWORK, build_network, read_config, read_state
 from training.instructions import Mixture, instruct
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
@@ -55,7 +55,7 @@ class TrainConfig:
     text: bool = True
     """False trains R and M with the null token alone: a warm start, or the twin without text."""
     start_from: str | None = None
-    """A run's checkpoint whose averaged weights this one starts with."""
+    """A run's `last.pt`, whose averaged weights this one starts with, or a checkpoint folder."""
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
@@ -254,8 +254,7 @@ def train(
     )
     step, seconds = 0, 0.0
     if config.start_from is not None and not last.exists():
-        given = torch.load(config.start_from, map_location=device, weights_only=True)
-        load_averaged(network, given)
+        start(network, Path(config.start_from))
     average = [p.detach().clone() for p in learned]
     if last.exists():
         saved = torch.load(last, map_location=device, weights_only=True)
@@ -398,6 +397,14 @@ def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
     """Overwrites parameters in place."""
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
+
+
+def start(network: TVIDerain, source: Path) -> None:
+    """Puts in the averaged weights of a run's `last.pt`, or those of a checkpoint folder."""
+    if source.is_dir():
+        network.load_state_dict(read_state(source, read_config(source, NETWORK)), strict=False)
+    else:
+        load_averaged(network, torch.load(source, map_location="cpu", weights_only=True))
 
 
 def load_averaged(network: TVIDerain, saved: dict[str, Any]) -> None:
