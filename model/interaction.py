@@ -5,6 +5,7 @@ decoder.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -76,6 +77,10 @@ class CAFI(nn.Module):
         batch, width, height, columns = x.shape
         score, bias, output = self.fold(tokens)
         weights = self.weights(x, score, bias, mask).flatten(2)
-        read = torch.matmul(weights, output) + self.out.bias
-        read = read.view(batch, height, columns, width).permute(0, 3, 1, 2)
-        return x + self.block(self.fuse(torch.cat((x, read), dim=1)))
+        # fuse(cat(x, read)) without the concatenation: its kernel's second half goes into the output kernel
+        seen, told = self.fuse.weight.split(width, dim=1)
+        told = told.flatten(1)
+        constant = F.linear(self.out.bias, told, self.fuse.bias)
+        read = torch.matmul(weights, F.linear(output, told)) + constant
+        fused = F.conv2d(x, seen) + read.view(batch, height, columns, width).permute(0, 3, 1, 2)
+        return x + self.block(fused)

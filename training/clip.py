@@ -68,7 +68,7 @@ def degraded_crops(
     show.
     """
     crops = random_crops(data.photographs, size, rng.integers(len(data.photographs), size=count), rng)
-    layers = random_crops(data.layers, size, data.layer_index(count, rng), rng)
+    layers = data.layer_crops(size, count, rng)
     device = generator.device
     sample = synthesise(crops.to(device).float() / 255, layers.to(device).float() / 255, RECIPE, generator)
     images, found = sample.rainy, attributes_of(sample)

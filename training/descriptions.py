@@ -175,6 +175,14 @@ def canonical(attributes: Attributes) -> str:
     return describe(attributes.kind, attributes.density, attributes.direction)
 
 
+def caption(rng: random.Random) -> str:
+    """A sentence about what a picture shows: a semantic prompt that says nothing about its degradation."""
+    things = rng.sample(FILLER, rng.randint(1, 3))
+    return rng.choice(("a photo of {}", "{}", "a picture of {}", "a scene with {}")).format(
+        " and ".join(things)
+    )
+
+
 def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: float = 0.2) -> str:
     """Mixes in a typo (a swapped, lost, doubled or wrong letter) and unknown words."""
     if rng.random() < typos and len(text) > 4:

@@ -1,7 +1,10 @@
 """Which target a prompt asks for: text that matters is trained by letting the prompt choose what is removed.
 
-About half of the samples are described in full, a quarter asks for less, a tenth asks for nothing, and the
-rest comes without a prompt (the null token).
+What a sentence names is removed and the rest stays: rain alone leaves the haze and the noise, haze alone
+leaves the rain. Most samples are described in full, some ask for less or for nothing, and the rest comes
+without a prompt (the null token), which removes everything. Now and then the rain is described as
+perception might mistake it, or a clean picture is called rainy and the other way round: then what is seen
+counts, not what was said.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.prompts import DENSITIES, DIRECTIONS, Prompt
-from training.descriptions import TRAINING, Attributes, Wording, canonical, disturb, sentence
+from training.descriptions import TRAINING, Attributes, Wording, canonical, caption, disturb, sentence
 from training.rain import Degraded, density_name, direction_name
 
 UNCHANGED = (
@@ -55,8 +58,11 @@ RAIN_ONLY = (
     "remove rain streaks, leave the mist",
 )
 
-MISTAKEN = ("rain", "rain and haze", "haze", "noise", "clean")
-"""What perception mistakes a degradation for, likelier ones first."""
+MISTAKEN = ("rain", "rain and haze", "clean")
+"""What perception may take a picture for that it is asked to derain."""
+
+OTHER = ("haze", "noise", "blur", "raindrops")
+"""What may be named instead of rain."""
 
 LIGHTLY_KEEPS = 0.5
 """Share of the rain layer that `lightly` leaves."""
@@ -64,11 +70,41 @@ LIGHTLY_KEEPS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Shares of the kinds of prompt; the rest of 1 comes without one."""
+    """Shares of the kinds of prompt; the rest of 1 comes without one. `captioned` of all have a caption as
+    well."""
 
     full: float = 0.55
     partial: float = 0.17
     unchanged: float = 0.10
+    captioned: float = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A sentence (None: the null token) and what it asks for.
+
+    Attributes:
+        text: the degradation prompt.
+        rain_left: share of the rain that stays.
+        haze, noise: whether these are to be removed.
+        thorough: rain left over is worse than too much taken away.
+    """
+
+    text: str | None
+    rain_left: float = 0.0
+    haze: bool = False
+    noise: bool = False
+    thorough: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instructed:
+    """Prompts for a batch, the targets (B, 3, H, W) that they ask for, and where thoroughness is wanted
+    (B,)."""
+
+    prompts: list[Prompt]
+    target: Tensor
+    thorough: Tensor
 
 
 def attributes_of(sample: Degraded) -> list[Attributes]:
@@ -90,51 +126,69 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
 
 
 def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
-    """What perception may take a degradation for; a wrong description asks for a clean picture as well."""
-    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(4, 2, 2, 1, 1, 1))[0]
+    """What perception may take a degradation for."""
+    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(4, 2, 1, 1))[0]
     if kind not in ("rain", "rain and haze"):
         return Attributes(kind)
     return Attributes(kind, rng.choice(DENSITIES), rng.choice(DIRECTIONS))
 
 
+def in_full(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
+    """A prompt for the removal of everything that it names."""
+    way = rng.random()
+    if way < 0.25:
+        haze = rng.random() < (0.3 if "haze" in attributes.kind else 0.05)
+        return Request(text=rng.choice(PLAIN) + (" and the haze" if haze else ""), haze=haze)
+    if way < 0.35:
+        return Request(text=rng.choice(COMPLETELY), thorough=True)
+    if way < 0.55:
+        named, text = attributes, sentence(attributes, rng, wording)
+    else:
+        named = misperceived(attributes, rng) if rng.random() < 0.4 else attributes
+        text = canonical(named)
+    return Request(text=text, haze="haze" in named.kind, noise=named.kind == "noise")
+
+
+def in_part(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
+    """A prompt that leaves some or all of the rain, or the haze behind it."""
+    way = rng.random()
+    if attributes.kind == "rain and haze" and way < 0.4:
+        return Request(text=rng.choice(RAIN_ONLY))
+    if attributes.density is not None and way < 0.65:
+        return Request(text=rng.choice(LIGHTLY), rain_left=LIGHTLY_KEEPS)
+    kind = rng.choice(OTHER)
+    text = sentence(Attributes(kind), rng, wording)
+    return Request(text=text, rain_left=1.0, haze=kind == "haze", noise=kind == "noise")
+
+
+def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wording: Wording) -> Request:
+    """One draw from the mixture."""
+    way = rng.random()
+    if way < mixture.full:
+        return in_full(attributes, rng, wording)
+    if way < mixture.full + mixture.partial:
+        return in_part(attributes, rng, wording)
+    if way < mixture.full + mixture.partial + mixture.unchanged:
+        return Request(text=rng.choice(UNCHANGED), rain_left=1.0)
+    return Request(text=None, haze=True, noise=True)
+
+
 def instruct(
     sample: Degraded, mixture: Mixture, rng: random.Random, wording: Wording = TRAINING
-) -> tuple[list[Prompt], Tensor]:
-    """Prompts for a batch and the targets (B, 3, H, W) that they ask for."""
-    strength = torch.zeros_like(sample.density)
-    keep_haze = torch.zeros_like(sample.has_haze)
-    keep_all = torch.zeros_like(sample.has_haze)
-    prompts: list[Prompt] = []
-    for i, attributes in enumerate(attributes_of(sample)):
-        choice = rng.random()
-        text: str | None = None
-        rainy = attributes.density is not None
-        if choice < mixture.full:
-            if rng.random() < 0.5:
-                text = canonical(misperceived(attributes, rng) if rng.random() < 0.4 else attributes)
-            elif rainy and rng.random() < 0.4:
-                text = rng.choice(PLAIN if rng.random() < 0.6 else COMPLETELY)
-                if attributes.kind == "rain and haze":
-                    text += " and the haze"
-            else:
-                text = sentence(attributes, rng, wording)
-        elif choice < mixture.full + mixture.partial:
-            if attributes.kind == "rain and haze" and rng.random() < 0.6:
-                text = rng.choice(RAIN_ONLY)
-                keep_haze[i] = True
-            elif rainy:
-                text = rng.choice(LIGHTLY)
-                strength[i] = LIGHTLY_KEEPS
-            else:
-                text = rng.choice(PLAIN)
-                keep_haze[i] = True
-        elif choice < mixture.full + mixture.partial + mixture.unchanged:
-            text = rng.choice(UNCHANGED)
-            keep_all[i] = True
-        prompts.append(Prompt(degradation=None if text is None else disturb(text, rng)))
-
-    def select(flag: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-        return torch.where(flag[:, None, None, None], yes, no)
-
-    target = select(keep_haze, sample.with_rain(strength), sample.with_rain(strength, haze=False))
-    return prompts, select(keep_all, sample.rainy, target)
+) -> Instructed:
+    """Prompts for a batch and what they ask for."""
+    requests = [request(attributes, mixture, rng, wording) for attributes in attributes_of(sample)]
+    prompts = [
+        Prompt(
+            degradation=None if r.text is None else disturb(r.text, rng),
+            semantic=caption(rng) if rng.random() < mixture.captioned else None,
+        )
+        for r in requests
+    ]
+    device = sample.rainy.device
+    target = sample.target(
+        torch.tensor([r.rain_left for r in requests], device=device),
+        torch.tensor([not r.haze for r in requests], device=device),
+        torch.tensor([not r.noise for r in requests], device=device),
+    )
+    return Instructed(prompts, target, torch.tensor([r.thorough for r in requests], device=device))

@@ -63,6 +63,38 @@ def random_crops(
     return torch.stack(crops)
 
 
+def sheared_crop(layer: Tensor, hidden: Tensor | None, size: int, rng: np.random.Generator) -> Tensor:
+    """A crop of a rain layer (1, H, W), its rows shifted by whole pixels (a shear, so that thin streaks
+    stay sharp) and mirrored at random: uint8 (1, size, size).
+
+    Where `hidden` (H, W) says that the scene was too bright to show its rain, the place is left out if
+    possible: of eight tries the one with the least of it is taken, the first with none at once.
+    """
+    height, width = layer.shape[-2:]
+    rows, columns = np.arange(size), np.arange(size)
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for _ in range(8):
+        slope = rng.uniform(-0.3, 0.3) if rng.random() < 0.6 else 0.0
+        top, left = rng.integers(max(1, height - size + 1)), rng.integers(max(1, width - size + 1))
+        y = mirrored(top + rows, height)[:, None]
+        x = mirrored(left + columns + np.rint(slope * (rows - size // 2)).astype(int)[:, None], width)
+        lost = 0.0 if hidden is None else float(hidden[y, x].float().mean())
+        if best is None or lost < best[0]:
+            best = lost, y, x
+        if best[0] < 0.01:
+            break
+    assert best is not None
+    crop = layer[:, best[1], best[2]]
+    flips = [axis for axis in (-1, -2) if rng.random() < 0.5]
+    return crop.flip(flips)
+
+
+def mirrored(positions: np.ndarray, length: int) -> np.ndarray:
+    """Positions beyond [0, length) mirrored back into it, the edge repeated."""
+    positions = positions % (2 * length)
+    return np.where(positions < length, positions, 2 * length - 1 - positions)
+
+
 class TrainingData:
     """Everything under a data folder that may be trained on.
 
@@ -72,9 +104,9 @@ class TrainingData:
     crop.
 
     Attributes:
-        photographs: uint8 (3, H, W) each.
-        layers: uint8 (1, H, W) rain layers each: rainy minus clean of the additive pairs, and the renderings.
-        pairs: uint8 (6, H, W) each: rainy over clean.
+        photographs: uint8 (3, H, W) each. layers: uint8 (1, H, W) rain layers each: rainy minus clean of
+        the additive pairs, and the renderings. hidden: bool (H, W) for each layer where the rain is out of
+        range in all channels of its pair, or None. pairs: uint8 (6, H, W) each: rainy over clean.
     """
 
     def __init__(self, root: Path, *, validation: bool = False, longest: int = 1024) -> None:
@@ -82,6 +114,7 @@ class TrainingData:
             raise DataError(f"no folder 'clean' with photographs in {root}")
         self.photographs: list[Tensor] = []
         self.layers: list[Tensor] = []
+        self.hidden: list[Tensor | None] = []
         self.additive: list[int] = []
         self.pairs: list[Tensor] = []
         for folder in sorted(p for p in (root / "clean").iterdir() if p.is_dir()):
@@ -94,6 +127,7 @@ class TrainingData:
             for path in images_in(folder):
                 if held_out(path.stem) == validation:
                     self.layers.append(read_rgb(path)[:1])
+                    self.hidden.append(None)
 
     def _read_pairs(self, root: Path, validation: bool) -> None:
         for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
@@ -114,15 +148,18 @@ class TrainingData:
                     difference = (rainy.int() - clean.int()).clamp(0, 255).amax(0, keepdim=True)
                     self.additive.append(len(self.layers))
                     self.layers.append(difference.to(torch.uint8))
+                    self.hidden.append((rainy >= 254).all(0))
                 self.pairs.append(torch.cat((rainy, clean)))
 
-    def layer_index(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Indices into `layers`: half of them real layers of the additive pairs, half from all."""
-        everything = rng.integers(len(self.layers), size=count)
-        if not self.additive:
-            return everything.tolist()
-        real = rng.choice(self.additive, size=count)
-        return np.where(rng.random(count) < 0.5, real, everything).tolist()
+    def layer_crops(self, size: int, count: int, rng: np.random.Generator) -> Tensor:
+        """Crops of rain layers, three in four of them real layers of the additive pairs: uint8 (count, 1,
+        size, size); zeros where there are no layers."""
+        if not self.layers:
+            return torch.zeros(count, 1, size, size, dtype=torch.uint8)
+        chosen = rng.integers(len(self.layers), size=count)
+        if self.additive:
+            chosen = np.where(rng.random(count) < 0.75, rng.choice(self.additive, size=count), chosen)
+        return torch.stack([sheared_crop(self.layers[i], self.hidden[i], size, rng) for i in chosen])
 
 
 def _right_left(side_by_side: Tensor) -> tuple[Tensor, Tensor]:

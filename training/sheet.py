@@ -27,7 +27,7 @@ def render_sheet(
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     photographs = random_crops(data.photographs, size, rng.integers(len(data.photographs), size=count), rng)
-    layers = random_crops(data.layers, size, data.layer_index(count, rng), rng)
+    layers = data.layer_crops(size, count, rng)
     sample = synthesise(photographs.float() / 255, layers.float() / 255, recipe or RainRecipe(), generator)
     both = torch.cat((sample.rainy, sample.layer.clamp(0, 1).expand(-1, 3, -1, -1)), dim=3)
     tiles = (both * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -30,7 +30,8 @@ from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.weights import NETWORK, build_network, read_config, read_state
-from training.instructions import Mixture, instruct
+from training.descriptions import canonical
+from training.instructions import Instructed, Mixture, attributes_of, instruct
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
 
@@ -101,9 +102,23 @@ class TrainConfig:
         return rate * min(1.0, (step + 1) / self.warmup_steps)
 
 
-def charbonnier(restored: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Mean of sqrt(difference^2 + epsilon^2)."""
-    return ((restored - target).square() + epsilon**2).sqrt().mean()
+THOROUGH_WEIGHT = 3.0
+"""How much worse rain that is left over is than too much removed, where a prompt asks for all of it."""
+
+
+def charbonnier(
+    restored: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 1e-3
+) -> Tensor:
+    """Mean of weight * sqrt(difference^2 + epsilon^2), images (B, 3, H, W)."""
+    distance = ((restored - target).square() + epsilon**2).sqrt()
+    return (distance if weight is None else distance * weight).mean()
+
+
+def residue_weight(restored: Tensor, rainy: Tensor, target: Tensor, thorough: Tensor) -> Tensor:
+    """`THOROUGH_WEIGHT` where the image is to be rid of all rain and some is left, 1 elsewhere: (B, 3, H,
+    W)."""
+    left = (restored.detach() > target) & (rainy > target + 2 / 255) & thorough[:, None, None, None]
+    return torch.where(left, THOROUGH_WEIGHT, 1.0)
 
 
 def fourier_distance(restored: Tensor, target: Tensor) -> Tensor:
@@ -129,34 +144,31 @@ class Batches:
         photographs = random_crops(
             data.photographs, stage.crop, rng.integers(len(data.photographs), size=count), rng
         )
-        if data.layers:
-            layers = random_crops(data.layers, stage.crop, data.layer_index(count, rng), rng)
-        else:
-            layers = torch.zeros(count, 1, stage.crop, stage.crop, dtype=torch.uint8)
+        layers = data.layer_crops(stage.crop, count, rng)
         pairs = torch.zeros(0, 6, stage.crop, stage.crop, dtype=torch.uint8)
         if paired:
             pairs = random_crops(data.pairs, stage.crop, rng.integers(len(data.pairs), size=paired), rng)
         return photographs, layers, pairs
 
-    def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Prompt], Tensor]:
-        """Rainy images (B, 3, C, C), prompts and targets (B, 3, C, C) on the device."""
+    def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Instructed]:
+        """Rainy images (B, 3, C, C) on the device and what is to be made of them."""
         photographs, layers, pairs = (c.to(self.device, non_blocking=True).float() / 255 for c in crops)
         self.generator.manual_seed((self.config.seed * 1_009 + self.rank) * 10_000_019 + step)
         words = random.Random(f"{self.config.seed}/{step}/{self.rank}")
         sample = synthesise(photographs, layers, self.config.recipe, self.generator)
         mixture = self.config.mixture if self.config.text else Mixture(full=0, partial=0, unchanged=0)
-        prompts, target = instruct(sample, mixture, words)
-        rainy = sample.rainy
-        if len(pairs):
-            given = degraded_pair(pairs[:, :3], pairs[:, 3:])
-            more, wanted = instruct(given, dataclasses.replace(mixture, partial=0), words)
-            rainy, target = torch.cat((rainy, given.rainy)), torch.cat((target, wanted))
-            prompts += more
-        return rainy, prompts, target
+        wanted = instruct(sample, mixture, words)
+        if not len(pairs):
+            return sample.rainy, wanted
+        given = degraded_pair(pairs[:, :3], pairs[:, 3:])
+        more = instruct(given, dataclasses.replace(mixture, partial=0), words)
+        return torch.cat((sample.rainy, given.rainy)), Instructed(
+            wanted.prompts + more.prompts,
+            torch.cat((wanted.target, more.target)),
+            torch.cat((wanted.thorough, more.thorough)),
+        )
 
-    def iterate(
-        self, step: int, stage_at: Callable[[int], Stage]
-    ) -> Iterator[tuple[Tensor, list[Prompt], Tensor]]:
+    def iterate(self, step: int, stage_at: Callable[[int], Stage]) -> Iterator[tuple[Tensor, Instructed]]:
         """Batches from `step` on; `stage_at(step)` gives the crop size."""
         ahead = self.pool.submit(self.crops, step, stage_at(step))
         while True:
@@ -176,6 +188,7 @@ def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
         rainy=rainy,
         layer=layer,
         alpha=torch.zeros_like(layer),
+        noise=torch.zeros_like(rainy),
         has_haze=none,
         has_noise=none,
         density=layer.mean((1, 2, 3)),
@@ -199,13 +212,12 @@ def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, te
         total: list[float] = []
         for _ in range(4):
             crops = random_crops(data.photographs, 192, rng.integers(len(data.photographs), size=8), rng)
-            layers = random_crops(data.layers, 192, data.layer_index(8, rng), rng)
+            layers = data.layer_crops(192, 8, rng)
             sample = synthesise(
                 crops.to(device).float() / 255, layers.to(device).float() / 255, recipe, generator
             )
-            mixture = Mixture(full=1 if text else 0, partial=0, unchanged=0)
-            prompts, _ = instruct(sample, mixture, random.Random(0))
-            restored = run(network, sample.rainy, prompts).clamp(0, 1)
+            described = [Prompt(degradation=canonical(a) if text else None) for a in attributes_of(sample)]
+            restored = run(network, sample.rainy, described).clamp(0, 1)
             error = (restored - sample.clean).square().mean((1, 2, 3))
             total += (-10 * error.log10()).tolist()
         scores[name] = sum(total) / len(total)
@@ -301,7 +313,7 @@ def train(
     )
     saved_at = validated_at = seconds
     mark = time.perf_counter()
-    for rainy, prompts, target in batches.iterate(step, crops_at):
+    for rainy, wanted in batches.iterate(step, crops_at):
         progress = config.progress(step, seconds)
         if progress >= 1:
             break
@@ -309,8 +321,11 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            restored = run(network, rainy.contiguous(memory_format=torch.channels_last), prompts)
-        loss = charbonnier(restored.float(), target)
+            restored = run(
+                network, rainy.contiguous(memory_format=torch.channels_last), wanted.prompts
+            ).float()
+        target = wanted.target
+        loss = charbonnier(restored, target, residue_weight(restored, rainy, target, wanted.thorough))
         if config.fourier:
             loss = loss + config.fourier * fourier_distance(restored, target)
         optimizer.zero_grad(set_to_none=True)

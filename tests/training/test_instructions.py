@@ -1,0 +1,95 @@
+"""A prompt must ask for what it says: otherwise the network learns to ignore it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from training.descriptions import TRAINING, Attributes
+from training.instructions import (
+    LIGHTLY,
+    LIGHTLY_KEEPS,
+    RAIN_ONLY,
+    UNCHANGED,
+    Mixture,
+    Request,
+    instruct,
+    request,
+)
+from training.rain import RainRecipe, synthesise
+
+RAIN = Attributes("rain", "heavy", "left")
+VEILED = Attributes("rain and haze", "light", "vertical")
+EVERYTHING = Mixture(full=0.5, partial=0.3, unchanged=0.1)
+
+
+def drawn(attributes: Attributes, mixture: Mixture, count: int = 600) -> list[Request]:
+    rng = random.Random(3)
+    return [request(attributes, mixture, rng, TRAINING) for _ in range(count)]
+
+
+def named(request: Request, *words: str) -> bool:
+    return any(word in (request.text or "") for word in words)
+
+
+@pytest.mark.parametrize("attributes", [RAIN, VEILED, Attributes("clean")])
+def test_only_what_is_named_is_removed(attributes: Attributes) -> None:
+    hazy = ("haze", "hazy", "fog", "mist", "milky", "veil")
+    for asked in drawn(attributes, EVERYTHING):
+        if asked.text is None:
+            assert asked == Request(text=None, haze=True, noise=True)
+        elif asked.text in UNCHANGED:
+            assert asked == Request(text=asked.text, rain_left=1.0)
+        elif asked.text in LIGHTLY:
+            assert asked == Request(text=asked.text, rain_left=LIGHTLY_KEEPS)
+        else:
+            wants_haze = named(asked, *hazy) and asked.text not in RAIN_ONLY
+            assert asked.haze == wants_haze
+            if not named(asked, "rain", "shower", "clean", "dry", "clear", "wrong", "degrad"):
+                assert asked.rain_left == 1.0
+
+
+@pytest.mark.parametrize(
+    ("mixture", "allowed"),
+    [
+        (Mixture(full=1, partial=0, unchanged=0), lambda asked: asked.rain_left == 0),
+        (Mixture(full=0, partial=0, unchanged=1), lambda asked: asked.rain_left == 1 and not asked.haze),
+        (Mixture(full=0, partial=0, unchanged=0), lambda asked: asked.text is None),
+        (Mixture(full=0, partial=1, unchanged=0), lambda asked: asked.text is not None),
+    ],
+)
+def test_shares_are_kept(mixture: Mixture, allowed: Callable[[Request], bool]) -> None:
+    assert all(allowed(asked) for asked in drawn(RAIN, mixture))
+
+
+def test_partial_prompts_ask_for_less_and_for_other_things() -> None:
+    asked = drawn(VEILED, Mixture(full=0, partial=1, unchanged=0))
+    assert {a.rain_left for a in asked} == {0.0, LIGHTLY_KEEPS, 1.0}
+    assert any(a.haze and a.rain_left == 1.0 for a in asked)
+    assert any(a.text in RAIN_ONLY for a in asked)
+
+
+def test_rain_is_sometimes_misdescribed_and_still_to_be_removed() -> None:
+    asked = [
+        a for a in drawn(RAIN, Mixture(full=1, partial=0, unchanged=0)) if named(a, "a photo with light")
+    ]
+    assert asked
+    assert all(a.rain_left == 0 for a in asked)
+
+
+def test_a_batch_gets_targets_and_captions_by_its_prompts() -> None:
+    clean = torch.rand((24, 3, 48, 48), generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
+    recipe = RainRecipe(clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
+    sample = synthesise(clean, torch.zeros(24, 1, 48, 48), recipe, torch.Generator().manual_seed(1))
+    wanted = instruct(sample, Mixture(full=0.8, partial=0, unchanged=0.2, captioned=0.5), random.Random(0))
+    for i, prompt in enumerate(wanted.prompts):
+        kept = prompt.degradation is not None and any(u in prompt.degradation for u in UNCHANGED)
+        assert not kept or torch.equal(wanted.target[i], sample.rainy[i])
+    assert any(torch.equal(t, c) for t, c in zip(wanted.target, clean, strict=True))
+    captions = [p.semantic for p in wanted.prompts if p.semantic]
+    assert 0 < len(captions) < len(wanted.prompts)
+    assert wanted.thorough.any()
+    assert not wanted.thorough.all()
