@@ -114,11 +114,10 @@ class Perception:
 
 
 def decide(types: dict[str, float]) -> str:
-    """The type that the sentence names, by probabilities over `TYPES` and what a mistake would cost.
+    """What the sentence names, by probabilities over `TYPES`: `rain` or `clean`.
 
-    Haze beside rain is reported but not named: to take away haze that is not there shifts every tone of a
-    picture, so that is done only for a user who asks.
+    The sentence is the prompt of a service that takes rain away and leaves the rest of a picture alone, so
+    whatever else is seen is reported but not named: what is named would be removed. In doubt it rains.
     """
-    if types["rain"] + types["rain and haze"] >= RAIN_FROM:
-        return "rain"
-    return max((kind for kind in types if kind not in ("rain", "rain and haze")), key=types.__getitem__)
+    rain = types["rain"] + types["rain and haze"]
+    return "rain" if rain >= min(RAIN_FROM, types["clean"]) else "clean"

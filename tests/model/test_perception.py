@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.perception import DEGRADATIONS, Perception
+from model.perception import DEGRADATIONS, Perception, decide
 from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
 from model.restorer import Restorer
 from tests.model.conftest import PAIRS
@@ -60,6 +60,21 @@ def test_every_degradation_has_a_sentence_of_its_own():
 def test_unknown_words_are_not_described(words: tuple[str, ...]):
     with pytest.raises(ValueError, match=r"unknown degradation|density and a direction"):
         describe(*words)
+
+
+@pytest.mark.parametrize(
+    ("types", "named"),
+    [
+        ({"rain": 0.9, "clean": 0.1}, "rain"),
+        ({"rain": 0.1, "rain and haze": 0.3, "clean": 0.6}, "rain"),
+        ({"rain": 0.1, "clean": 0.9}, "clean"),
+        ({"rain": 0.1, "haze": 0.85, "clean": 0.05}, "rain"),
+        ({"noise": 1.0}, "rain"),
+    ],
+)
+def test_only_rain_is_ever_asked_to_be_removed(types: dict[str, float], named: str):
+    """A veil or noise that is perceived by mistake must not cost the picture its tones or its texture."""
+    assert decide(dict.fromkeys(TYPES, 0.0) | types) == named
 
 
 @pytest.mark.parametrize(

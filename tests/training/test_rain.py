@@ -93,8 +93,8 @@ def test_a_veil_brightens_dark_scenes_and_keeps_the_range() -> None:
 
 
 def test_dense_rain_overlaps_and_saturates_like_that_of_the_additive_sets() -> None:
-    """Rain200H's own layers: 99th percentile over mean 2.9 at a mean of 0.22 and 10 at 0.02; derivative across
-    the streaks about five times that along them."""
+    """Rain200H's own layers: 99th percentile over mean 2.9 at a mean of 0.22 and 10 at 0.02; derivative
+    across the streaks about five times that along them."""
     for mean, layers, low, high in ((0.22, 3, 2.2, 4.0), (0.02, 1, 7.0, 14.0)):
         layer = procedural_layer(
             torch.full((32,), mean),
