@@ -29,6 +29,10 @@ NETWORK, CLIP = "tvi-derain", "clip"
 """Values of `kind` in a checkpoint's config.json."""
 
 
+PERCEIVER = "degradation-clip"
+"""The compact CLIP that perceives for networks whose own CLIP was not trained on degradations."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged, of another format, or not of its configuration's shape."""
 
@@ -218,7 +222,9 @@ def export_network(
     """Writes a trained network as a checkpoint folder."""
     text = network.config.text
     config: dict[str, Any] = {"network": network.config.to_dict(), **(description or {})}
-    if text.pretrained is None:
+    if text.pretrained is not None:
+        config["perception"] = PERCEIVER
+    else:
         config["clip_sha256"] = read_config(weights / text.clip, CLIP)["sha256"]
     with torch.no_grad():
         write_checkpoint(folder, NETWORK, learned_state(network), config)

@@ -44,6 +44,14 @@ def evaluate(
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the restored images here, as SET/NAME.png.")
     ] = None,
+    prompts: Annotated[
+        bool,
+        typer.Option(
+            "--prompts",
+            help="Measure prompts instead, on held-out scenes of a folder that `derain train` reads: each "
+            "prompt on each degradation against the target that it asks for.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
@@ -53,6 +61,11 @@ def evaluate(
 
     if json_path is not None and not json_path.parent.is_dir():
         raise typer.BadParameter(f"{json_path.parent} is not a folder", param_hint="--json")
+    if prompts:
+        if prompt is not None or save is not None:
+            raise typer.BadParameter("goes with neither --prompt nor --save", param_hint="--prompts")
+        _evaluate_prompts(data, _restorer(model, device, precision), limit, json_path)
+        return
     try:
         sets = find_sets(data)
     except PairsError as error:
@@ -82,8 +95,56 @@ def evaluate(
         json_path.write_text(json.dumps(report(restorer, results, prompt=prompt), indent=2) + "\n")
 
 
+def _evaluate_prompts(data: Path, restorer: Restorer, limit: int | None, json_path: Path | None) -> None:
+    from training.scenes import DataError, TrainingData
+    from training.steering import DEGRADATIONS, steer
+
+    try:
+        held_out = TrainingData(data, validation=True)
+    except DataError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from None
+    if not held_out.photographs:
+        raise typer.BadParameter(f"no scene in {data} is held out from training", param_hint="--data")
+    with _progress() as progress:
+        task = progress.add_task("evaluating", total=len(DEGRADATIONS))
+        found = steer(restorer, held_out, scenes=limit or 24, progress=lambda: progress.advance(task))
+    out.print(f"{restorer.name}, {restorer.device}, {restorer.precision}", markup=False)
+    out.print(f"{found.scenes} scenes each; dB on Y against what the prompt asks for: input, restored")
+    table = Table("prompt")
+    for degradation in found.restored:
+        table.add_column(degradation, justify="right")
+    for text in found.restored["clean"]:
+        cells = [
+            f"{found.input[d][text]:.1f}  [bold]{found.restored[d][text]:.1f}[/]" for d in found.restored
+        ]
+        table.add_row(text, *cells)
+    out.print(table)
+    table = Table("prompted by, dB against the clean image")
+    for degradation in found.wordings["correct"]:
+        table.add_column(degradation, justify="right")
+    for way, scores in found.wordings.items():
+        table.add_row(way, *(f"{score:.2f}" for score in scores.values()))
+    out.print(table)
+    table = Table("share of the rain removed")
+    for degradation in found.wordings["correct"]:
+        table.add_column(degradation, justify="right")
+    for text, shares in found.removed.items():
+        table.add_row(text, *(f"{share:.3f}" for share in shares.values()))
+    out.print(table)
+    mean, lowest = found.preserved
+    out.print(f"clean photographs, perceived prompt, against themselves: {mean:.1f} dB, lowest {lowest:.1f}")
+    if json_path is not None:
+        report = {"model": restorer.name, "precision": str(restorer.precision), **found.to_dict()}
+        json_path.write_text(json.dumps(report, indent=2) + "\n")
+
+
 def train(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/; or a paired set as published."
+        ),
+    ],
     out_dir: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Checkpoints and curves; resumed from.")
     ],
@@ -100,6 +161,12 @@ def train(
     seed: Annotated[int, typer.Option(help="Data and initial weights follow from it.")] = 0,
     crop: Annotated[int | None, typer.Option(min=16, help="One crop size instead of three stages.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops per step with --crop.")] = 8,
+    rate: Annotated[
+        float | None, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="An open_clip tag or local checkpoint of the preset's CLIP.")
+    ] = None,
     bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
@@ -126,9 +193,12 @@ def train(
         steps=steps,
         minutes=minutes,
         seed=seed,
+        clip=clip,
         bfloat16=bfloat16,
         threads=threads,
     )
+    if rate is not None:
+        config = replace(config, learning_rate=rate)
     if crop is not None:
         config = replace(config, stages=(Stage(until=1.0, crop=crop, batch=batch),))
     try:

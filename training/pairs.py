@@ -82,6 +82,36 @@ def input_target(folder: Path) -> list[Pair] | None:
     return [Pair(stem, Picture(rainy[stem]), Picture(clean[stem])) for stem in sorted(rainy)]
 
 
+def rain_norain(folder: Path) -> list[Pair] | None:
+    """Rain200H, Rain200L, Rain100H and Rain100L as distributed, joined by the number in the names.
+
+    `norain/norain-1.png` with `rain/norain-1x2.png` or `rain/X2/norain-1x2.png`, or in one folder
+    `norain-001.png` with `rain-001.png`; the rain layers that lie beside them (`rainstreak-1.png`) are
+    passed over.
+    """
+    if (folder / "norain").is_dir() and (folder / "rain").is_dir():
+        beneath = folder / "rain" / "X2"
+        rainy = images_in(beneath if beneath.is_dir() else folder / "rain")
+        clean = images_in(folder / "norain")
+    else:
+        images = images_in(folder)
+        clean = [path for path in images if path.stem.startswith("norain-")]
+        rainy = [path for path in images if path.stem.startswith("rain-")]
+        if not clean or not rainy:
+            return None
+    return _joined(folder, rainy, clean, lambda stem: stem.split("-")[-1].removesuffix("x2"))
+
+
+def rainy_image_ground_truth(folder: Path) -> list[Pair] | None:
+    """Rain1400 as distributed: `rainy_image/12_1.jpg` to `12_14.jpg` are rainy versions of
+    `ground_truth/12.jpg`.
+    """
+    if not (folder / "rainy_image").is_dir() or not (folder / "ground_truth").is_dir():
+        return None
+    rainy, clean = images_in(folder / "rainy_image"), images_in(folder / "ground_truth")
+    return _joined(folder, rainy, clean, lambda stem: stem.split("_")[0])
+
+
 SIDE_BY_SIDE_SAMPLE = 9
 SIDE_BY_SIDE_CORRELATION = 0.85
 """How many images of a folder are looked at, and how much their halves must be alike at the median.
@@ -104,7 +134,7 @@ def side_by_side(folder: Path) -> list[Pair] | None:
     return [Pair(path.stem, rainy=Picture(path, "right"), clean=Picture(path, "left")) for path in paths]
 
 
-LAYOUTS: tuple[Layout, ...] = (input_target, side_by_side)
+LAYOUTS: tuple[Layout, ...] = (input_target, rain_norain, rainy_image_ground_truth, side_by_side)
 """Tried in this order."""
 
 
@@ -136,9 +166,28 @@ def find_sets(root: Path) -> list[PairedSet]:
     if not sets:
         raise PairsError(
             f"no paired sets in {root}: expected input/ and target/ there or one folder below, "
+            "rain/ and norain/, rainy_image/ and ground_truth/, "
             "or images that show clean (left) and rainy (right) side by side"
         )
     return sets
+
+
+def _joined(folder: Path, rainy: list[Path], clean: list[Path], scene: Callable[[str], str]) -> list[Pair]:
+    """Every rainy image with the clean one of its scene; numbers are compared as such, so 001 is 1."""
+
+    def key(path: Path) -> str:
+        found = scene(path.stem)
+        return str(int(found)) if found.isdecimal() else found
+
+    originals: dict[str, Path] = {}
+    for path in clean:
+        if key(path) in originals:
+            raise PairsError(f"{folder} holds scene {key(path)!r} twice: {path.name}")
+        originals[key(path)] = path
+    alone = [path.name for path in rainy if key(path) not in originals]
+    if alone:
+        raise PairsError(f"{folder}: {len(alone)} without a clean original, for example {alone[0]!r}")
+    return [Pair(path.stem, Picture(path), Picture(originals[key(path)])) for path in sorted(rainy)]
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -99,24 +99,29 @@ class TrainingData:
     """Everything under a data folder that may be trained on.
 
     Expects `clean/*/` (photographs), `streaks/*/` (renderings on black) and `pairs_train/` (Rain800 side by
-    side,
-    clean left; other sets as `input/` and `target/`). Scenes for which `held_out` is true are in no training
-    crop.
+    side, clean left; other sets as `input/` and `target/`). Scenes for which `held_out` is true are in no
+    training crop. Without a root it is empty.
 
     Attributes:
-        photographs: uint8 (3, H, W) each. layers: uint8 (1, H, W) rain layers each: rainy minus clean of
-        the additive pairs, and the renderings. hidden: bool (H, W) for each layer where the rain is out of
-        range in all channels of its pair, or None. pairs: uint8 (6, H, W) each: rainy over clean.
+        photographs: uint8 (3, H, W) each.
+        layers: uint8 (1, H, W) rain layers each: rainy minus clean of the additive pairs, and the renderings.
+        hidden: bool (H, W) for each layer where the rain is out of range in all channels of its pair, or
+            None.
+        pairs: uint8 (6, H, W) each: rainy over clean.
     """
 
-    def __init__(self, root: Path, *, validation: bool = False, longest: int = 1024) -> None:
-        if not (root / "clean").is_dir():
+    def __init__(self, root: Path | None, *, validation: bool = False, longest: int = 1024) -> None:
+        if root is not None and not (root / "clean").is_dir():
             raise DataError(f"no folder 'clean' with photographs in {root}")
         self.photographs: list[Tensor] = []
         self.layers: list[Tensor] = []
         self.hidden: list[Tensor | None] = []
         self.additive: list[int] = []
-        self.pairs: list[Tensor] = []
+        self.pairs: Sequence[Tensor] = []
+        if root is not None:
+            self._read(root, validation, longest)
+
+    def _read(self, root: Path, validation: bool, longest: int) -> None:
         for folder in sorted(p for p in (root / "clean").iterdir() if p.is_dir()):
             for path in images_in(folder):
                 if held_out(path.stem) == validation:
@@ -130,6 +135,7 @@ class TrainingData:
                     self.hidden.append(None)
 
     def _read_pairs(self, root: Path, validation: bool) -> None:
+        pairs: list[Tensor] = []
         for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
             if (folder / "input").is_dir():
                 named = (
@@ -149,7 +155,8 @@ class TrainingData:
                     self.additive.append(len(self.layers))
                     self.layers.append(difference.to(torch.uint8))
                     self.hidden.append((rainy >= 254).all(0))
-                self.pairs.append(torch.cat((rainy, clean)))
+                pairs.append(torch.cat((rainy, clean)))
+        self.pairs = pairs
 
     def layer_crops(self, size: int, count: int, rng: np.random.Generator) -> Tensor:
         """Crops of rain layers, three in four of them real layers of the additive pairs: uint8 (count, 1,

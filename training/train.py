@@ -13,7 +13,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from model.prompts import Prompt
 from model.weights import NETWORK, build_network, read_config, read_state
 from training.descriptions import canonical
 from training.instructions import Instructed, Mixture, attributes_of, instruct
+from training.published import read_training_data
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
 
@@ -53,6 +54,8 @@ class TrainConfig:
     preset: str = "s"
     weights: str = "weights"
     """Where the compact CLIP is."""
+    clip: str | None = None
+    """An open_clip tag or local checkpoint for the preset's CLIP, instead of its own."""
     text: bool = True
     """False trains R and M with the null token alone: a warm start, or the twin without text."""
     start_from: str | None = None
@@ -139,33 +142,36 @@ class Batches:
         rng = np.random.default_rng((self.config.seed, step, self.rank))
         data = self.data
         paired = int(rng.binomial(stage.batch, self.config.pairs)) if data.pairs else 0
-        paired = min(paired, stage.batch - 1)
+        paired = min(paired, stage.batch - 1) if data.photographs else stage.batch
         count = stage.batch - paired
-        photographs = random_crops(
-            data.photographs, stage.crop, rng.integers(len(data.photographs), size=count), rng
-        )
+
+        def drawn(images: Sequence[Tensor], channels: int, number: int) -> Tensor:
+            if not number:
+                return torch.zeros(0, channels, stage.crop, stage.crop, dtype=torch.uint8)
+            return random_crops(images, stage.crop, rng.integers(len(images), size=number), rng)
+
+        photographs = drawn(data.photographs, 3, count)
         layers = data.layer_crops(stage.crop, count, rng)
-        pairs = torch.zeros(0, 6, stage.crop, stage.crop, dtype=torch.uint8)
-        if paired:
-            pairs = random_crops(data.pairs, stage.crop, rng.integers(len(data.pairs), size=paired), rng)
-        return photographs, layers, pairs
+        return photographs, layers, drawn(data.pairs, 6, paired)
 
     def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Instructed]:
         """Rainy images (B, 3, C, C) on the device and what is to be made of them."""
         photographs, layers, pairs = (c.to(self.device, non_blocking=True).float() / 255 for c in crops)
         self.generator.manual_seed((self.config.seed * 1_009 + self.rank) * 10_000_019 + step)
         words = random.Random(f"{self.config.seed}/{step}/{self.rank}")
-        sample = synthesise(photographs, layers, self.config.recipe, self.generator)
         mixture = self.config.mixture if self.config.text else Mixture(full=0, partial=0, unchanged=0)
-        wanted = instruct(sample, mixture, words)
-        if not len(pairs):
-            return sample.rainy, wanted
-        given = degraded_pair(pairs[:, :3], pairs[:, 3:])
-        more = instruct(given, dataclasses.replace(mixture, partial=0), words)
-        return torch.cat((sample.rainy, given.rainy)), Instructed(
-            wanted.prompts + more.prompts,
-            torch.cat((wanted.target, more.target)),
-            torch.cat((wanted.thorough, more.thorough)),
+        samples: list[tuple[Degraded, Mixture]] = []
+        if len(photographs):
+            drawn = synthesise(photographs, layers, self.config.recipe, self.generator)
+            samples.append((drawn, mixture))
+        if len(pairs):
+            given = degraded_pair(pairs[:, :3], pairs[:, 3:])
+            samples.append((given, dataclasses.replace(mixture, partial=0)))
+        wanted = [instruct(sample, how, words) for sample, how in samples]
+        return torch.cat([sample.rainy for sample, _ in samples]), Instructed(
+            [prompt for one in wanted for prompt in one.prompts],
+            torch.cat([one.target for one in wanted]),
+            torch.cat([one.thorough for one in wanted]),
         )
 
     def iterate(self, step: int, stage_at: Callable[[int], Stage]) -> Iterator[tuple[Tensor, Instructed]]:
@@ -196,32 +202,40 @@ def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
     )
 
 
+VALIDATION: dict[str, RainRecipe] = {
+    "light": RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0),
+    "heavy": RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0),
+    "layers": RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0),
+}
+
+
 @torch.inference_mode()
 def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, text: bool) -> dict[str, float]:
-    """Mean PSNR (dB, RGB) on held-out training scenes under light and heavy synthetic rain, described in
-    full.
+    """Mean PSNR (dB, RGB) on 32 crops of held-out scenes, described in full: under light, heavy and given
+    synthetic rain, or of the pairs where there are no photographs to rain on.
     """
-    scores: dict[str, float] = {}
-    for name, recipe in (
-        ("light", RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0)),
-        ("heavy", RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0)),
-        ("layers", RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0)),
-    ):
+    total: dict[str, list[float]] = {}
+
+    def score(name: str, sample: Degraded) -> None:
+        described = [Prompt(degradation=canonical(a) if text else None) for a in attributes_of(sample)]
+        restored = run(network, sample.rainy, described).clamp(0, 1)
+        error = (restored - sample.clean).square().mean((1, 2, 3)).clamp(min=1e-10)
+        total.setdefault(name, []).extend((-10 * error.log10()).tolist())
+
+    for name, recipe in VALIDATION.items():
         rng = np.random.default_rng(0)
         generator = torch.Generator(device=device).manual_seed(0)
-        total: list[float] = []
-        for _ in range(4):
+        for _ in range(4 if data.photographs else 0):
             crops = random_crops(data.photographs, 192, rng.integers(len(data.photographs), size=8), rng)
             layers = data.layer_crops(192, 8, rng)
-            sample = synthesise(
-                crops.to(device).float() / 255, layers.to(device).float() / 255, recipe, generator
-            )
-            described = [Prompt(degradation=canonical(a) if text else None) for a in attributes_of(sample)]
-            restored = run(network, sample.rainy, described).clamp(0, 1)
-            error = (restored - sample.clean).square().mean((1, 2, 3))
-            total += (-10 * error.log10()).tolist()
-        scores[name] = sum(total) / len(total)
-    return scores
+            crops, layers = (images.to(device).float() / 255 for images in (crops, layers))
+            score(name, synthesise(crops, layers, recipe, generator))
+    rng = np.random.default_rng(0)
+    for _ in range(4 if data.pairs and not data.photographs else 0):
+        crops = random_crops(data.pairs, 192, rng.integers(len(data.pairs), size=8), rng)
+        pairs = crops.to(device).float() / 255
+        score("pairs", degraded_pair(pairs[:, :3], pairs[:, 3:]))
+    return {name: sum(scores) / len(scores) for name, scores in total.items()}
 
 
 def run(network: TVIDerain, rainy: Tensor, prompts: list[Prompt]) -> Tensor:
@@ -240,7 +254,7 @@ def train(
 
     Args:
         config: the run.
-        data_root: the folder that `TrainingData` reads.
+        data_root: the folder that `TrainingData` reads, or paired sets as they are published.
         out: where checkpoints (`last.pt`), TensorBoard events and `config.json` go.
         network_config: an architecture other than the preset.
 
@@ -253,11 +267,14 @@ def train(
         torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    data = TrainingData(data_root)
-    held_out = TrainingData(data_root, validation=True)
+    data = read_training_data(data_root)
+    held_out = read_training_data(data_root, validation=True)
 
     torch.manual_seed(config.seed)
     architecture = network_config or PRESETS[config.preset]
+    if config.clip is not None:
+        tower = dataclasses.replace(architecture.text, pretrained=config.clip)
+        architecture = dataclasses.replace(architecture, text=tower)
     network = build_network(architecture, Path(config.weights)) if config.text else TVIDerain(architecture)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]

@@ -1,0 +1,127 @@
+"""The sets of the paper as they are published: a rainy image joined to another scene spoils all that
+follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.pairs import PairsError, find_sets
+from training.published import PublishedPairs, read_training_data
+from training.scenes import DataError
+
+SIZE = (48, 40)
+
+
+def scene(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 200, (4, 5, 3), dtype=np.uint8))
+    return coarse.resize(SIZE, Image.Resampling.BICUBIC)
+
+
+def rained(clean: Image.Image, seed: int) -> Image.Image:
+    rng = np.random.default_rng(1000 + seed)
+    layer = (rng.random((1, SIZE[0])) < 0.15) * np.full((SIZE[1], 1), 50)
+    return Image.fromarray((np.array(clean).astype(int) + layer[..., None]).clip(0, 255).astype(np.uint8))
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def rain200h(root: Path, count: int) -> None:
+    for i in range(1, count + 1):
+        save(scene(i), root / "norain" / f"norain-{i}.png")
+        save(rained(scene(i), i), root / "rain" / "X2" / f"norain-{i}x2.png")
+
+
+def rain200l(root: Path, count: int) -> None:
+    for i in range(1, count + 1):
+        save(scene(i), root / "norain" / f"norain-{i}.png")
+        save(rained(scene(i), i), root / "rain" / f"norain-{i}x2.png")
+
+
+def rain100h(root: Path, count: int) -> None:
+    for i in range(1, count + 1):
+        save(scene(i), root / f"norain-{i:03}.png")
+        save(rained(scene(i), i), root / f"rain-{i:03}.png")
+        save(rained(scene(99), i), root / f"rainstreak-{i:03}.png")
+
+
+def rain800(root: Path, count: int) -> None:
+    for i in range(1, count + 1):
+        both = Image.new("RGB", (2 * SIZE[0], SIZE[1]))
+        both.paste(scene(i), (0, 0))
+        both.paste(rained(scene(i), i), (SIZE[0], 0))
+        save(both, root / f"{i}.png")
+
+
+def rain1400(root: Path, count: int) -> None:
+    for i in range(1, count + 1):
+        save(scene(i), root / "ground_truth" / f"{i}.png")
+        for k in range(1, 15):
+            save(rained(scene(i), 20 * i + k), root / "rainy_image" / f"{i}_{k}.png")
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
+    "rain_data_test_Heavy": (rain200h, 1),
+    "rain_data_test_Light": (rain200l, 1),
+    "rain_heavy_test": (rain100h, 1),
+    "training": (rain800, 1),
+    "testing": (rain1400, 14),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_rainy_image_finds_its_own_clean_one(tmp_path: Path, name: str):
+    write, versions = LAYOUTS[name]
+    write(tmp_path / name, 12)
+    for root in (tmp_path, tmp_path / name):
+        (found,) = find_sets(root)
+        assert found.name == name
+        assert len(found.pairs) == 12 * versions
+    for pair in found.pairs:
+        rainy, clean = pair.read()
+        added = rainy.int() - clean.int()
+        assert added.min() >= 0, pair.name
+        assert added.max() <= 50, pair.name
+        assert added.max() > 0, pair.name
+
+
+def test_a_rainy_image_without_its_original_is_named(tmp_path: Path):
+    rain1400(tmp_path, 3)
+    (tmp_path / "ground_truth" / "2.png").unlink()
+    with pytest.raises(PairsError, match=r"14 without a clean original, for example '2_1\.png'"):
+        find_sets(tmp_path)
+
+
+def test_all_versions_of_a_scene_are_on_one_side_of_the_split(tmp_path: Path):
+    rain1400(tmp_path / "training", 40)
+    kept, held = read_training_data(tmp_path), read_training_data(tmp_path, validation=True)
+    assert not kept.photographs
+    assert isinstance(kept.pairs, PublishedPairs)
+    assert isinstance(held.pairs, PublishedPairs)
+    scenes = [{pair.clean.path.stem for pair in side.pairs.pairs} for side in (kept, held)]
+    assert scenes[0].isdisjoint(scenes[1])
+    assert scenes[0] | scenes[1] == {str(i) for i in range(1, 41)}
+    assert scenes[1], "nothing was held out: more scenes are needed for this test"
+
+
+def test_pairs_beyond_the_memory_are_read_again(tmp_path: Path):
+    rain200h(tmp_path, 6)
+    (found,) = find_sets(tmp_path)
+    pairs = PublishedPairs(found.pairs, memory=2 * 6 * SIZE[0] * SIZE[1])
+    for index in range(6):
+        assert torch.equal(pairs[index], torch.cat(found.pairs[index].read()))
+    assert len(pairs.kept) == 2
+
+
+def test_a_folder_of_neither_kind_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="no paired sets"):
+        read_training_data(tmp_path)
