@@ -167,6 +167,10 @@ def train(
     clip: Annotated[
         str | None, typer.Option(help="An open_clip tag or local checkpoint of the preset's CLIP.")
     ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Columns file and caption: what the pairs of a set show."),
+    ] = None,
     bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
@@ -194,6 +198,7 @@ def train(
         minutes=minutes,
         seed=seed,
         clip=clip,
+        captions=None if captions is None else str(captions),
         bfloat16=bfloat16,
         threads=threads,
     )

@@ -3,6 +3,7 @@ synthesiser."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -45,16 +46,41 @@ class PublishedPairs(Sequence[Tensor]):
         return pair
 
 
-def read_training_data(root: Path, *, validation: bool = False) -> TrainingData:
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by the stem of the image's name, from a CSV with the columns `file` and `caption`.
+
+    Raises:
+        DataError: a file that cannot be read or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if not {"file", "caption"} <= set(rows.fieldnames or ()):
+                raise DataError(f"{path} has no columns 'file' and 'caption'")
+            return {Path(row["file"]).stem: row["caption"].strip() for row in rows if row["caption"]}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def read_training_data(
+    root: Path, *, validation: bool = False, captions: dict[str, str] | None = None
+) -> TrainingData:
     """A folder with `clean/` as `TrainingData` reads it; any other as paired sets, which are trained on as
     they are.
 
     One scene in sixteen is kept for validation, all its rainy versions with it.
 
+    Args:
+        root: the folder.
+        validation: read the scenes that are kept for validation.
+        captions: semantic prompts of pairs, by the name of the rainy or of the clean image.
+
     Raises:
-        DataError: a folder that is neither.
+        DataError: a folder that is neither; captions for a folder of photographs, or for none of the pairs.
     """
     if (root / "clean").is_dir():
+        if captions is not None:
+            raise DataError(f"{root} holds photographs: captions go with paired sets")
         return TrainingData(root, validation=validation)
     chosen = [
         pair
@@ -66,4 +92,8 @@ def read_training_data(root: Path, *, validation: bool = False) -> TrainingData:
         raise DataError(f"every scene of {root} is held out from training: it holds too few")
     data = TrainingData(None, validation=validation)
     data.pairs = PublishedPairs(chosen)
+    if captions is not None:
+        data.captions = [captions.get(p.name, captions.get(p.clean.path.stem)) for p in chosen]
+        if chosen and not any(data.captions):
+            raise DataError(f"no caption names an image of {root}")
     return data

@@ -150,7 +150,7 @@ def procedural_layer(
     base_length = uniform(22, 74, (batch, 1), generator)
     short = torch.rand((batch, 1), generator=generator, device=device) < 0.12
     base_length = torch.where(short, base_length * 0.45, base_length)
-    length = (base_length * uniform(0.7, 1.3, shape, generator)).clamp(6, 76)
+    length = (base_length * uniform(0.7, 1.3, shape, generator)).clamp(5, 76)
     thickness = uniform(0.38, 0.85, (batch, 1), generator) * uniform(0.8, 1.25, shape, generator)
     defocus = torch.rand(shape, generator=generator, device=device) < 0.12
     thickness = torch.where(defocus, thickness + uniform(0.4, 1.5, shape, generator), thickness)

@@ -108,6 +108,7 @@ class TrainingData:
         hidden: bool (H, W) for each layer where the rain is out of range in all channels of its pair, or
             None.
         pairs: uint8 (6, H, W) each: rainy over clean.
+        captions: what each pair shows, where that is known; empty where nothing is.
     """
 
     def __init__(self, root: Path | None, *, validation: bool = False, longest: int = 1024) -> None:
@@ -118,6 +119,7 @@ class TrainingData:
         self.hidden: list[Tensor | None] = []
         self.additive: list[int] = []
         self.pairs: Sequence[Tensor] = []
+        self.captions: Sequence[str | None] = []
         if root is not None:
             self._read(root, validation, longest)
 

@@ -32,7 +32,7 @@ from model.prompts import Prompt
 from model.weights import NETWORK, build_network, read_config, read_state
 from training.descriptions import canonical
 from training.instructions import Instructed, Mixture, attributes_of, instruct
-from training.published import read_training_data
+from training.published import read_captions, read_training_data
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
 
@@ -68,6 +68,8 @@ class TrainConfig:
         Stage(until=0.85, crop=96, batch=12),
         Stage(until=1.0, crop=128, batch=8),
     )
+    captions: str | None = None
+    """A CSV with the captions of published pairs."""
     pairs: float = 0.1
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
     learning_rate: float = 1e-3
@@ -129,6 +131,17 @@ def fourier_distance(restored: Tensor, target: Tensor) -> Tensor:
     return torch.fft.rfft2((restored - target).float(), norm="ortho").abs().mean()
 
 
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Photographs (B, 3, C, C), rain layers (B, 1, C, C) and pairs (P, 6, C, C), uint8, and the pairs'
+    captions."""
+
+    photographs: Tensor
+    layers: Tensor
+    pairs: Tensor
+    captions: list[str | None]
+
+
 class Batches:
     """What each step trains on, as a function of the seed and the step; crops are cut one step ahead."""
 
@@ -137,26 +150,32 @@ class Batches:
         self.generator = torch.Generator(device=device)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
 
-    def crops(self, step: int, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
-        """Photographs (B, 3, C, C), rain layers (B, 1, C, C) and pairs (P, 6, C, C), uint8."""
+    def crops(self, step: int, stage: Stage) -> Crops:
+        """What the step is made of, without rain."""
         rng = np.random.default_rng((self.config.seed, step, self.rank))
         data = self.data
         paired = int(rng.binomial(stage.batch, self.config.pairs)) if data.pairs else 0
         paired = min(paired, stage.batch - 1) if data.photographs else stage.batch
         count = stage.batch - paired
 
-        def drawn(images: Sequence[Tensor], channels: int, number: int) -> Tensor:
+        def drawn(images: Sequence[Tensor], channels: int, number: int) -> tuple[Tensor, list[int]]:
             if not number:
-                return torch.zeros(0, channels, stage.crop, stage.crop, dtype=torch.uint8)
-            return random_crops(images, stage.crop, rng.integers(len(images), size=number), rng)
+                return torch.zeros(0, channels, stage.crop, stage.crop, dtype=torch.uint8), []
+            indices = rng.integers(len(images), size=number).tolist()
+            return random_crops(images, stage.crop, indices, rng), indices
 
-        photographs = drawn(data.photographs, 3, count)
+        photographs, _ = drawn(data.photographs, 3, count)
         layers = data.layer_crops(stage.crop, count, rng)
-        return photographs, layers, drawn(data.pairs, 6, paired)
+        pairs, indices = drawn(data.pairs, 6, paired)
+        captions = [data.captions[i] if data.captions else None for i in indices]
+        return Crops(photographs, layers, pairs, captions)
 
-    def make(self, step: int, crops: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Instructed]:
+    def make(self, step: int, crops: Crops) -> tuple[Tensor, Instructed]:
         """Rainy images (B, 3, C, C) on the device and what is to be made of them."""
-        photographs, layers, pairs = (c.to(self.device, non_blocking=True).float() / 255 for c in crops)
+        photographs, layers, pairs = (
+            images.to(self.device, non_blocking=True).float() / 255
+            for images in (crops.photographs, crops.layers, crops.pairs)
+        )
         self.generator.manual_seed((self.config.seed * 1_009 + self.rank) * 10_000_019 + step)
         words = random.Random(f"{self.config.seed}/{step}/{self.rank}")
         mixture = self.config.mixture if self.config.text else Mixture(full=0, partial=0, unchanged=0)
@@ -168,8 +187,12 @@ class Batches:
             given = degraded_pair(pairs[:, :3], pairs[:, 3:])
             samples.append((given, dataclasses.replace(mixture, partial=0)))
         wanted = [instruct(sample, how, words) for sample, how in samples]
+        prompts = [prompt for one in wanted for prompt in one.prompts]
+        for i, caption in enumerate(crops.captions, start=len(photographs)):
+            if caption and self.config.text:
+                prompts[i] = dataclasses.replace(prompts[i], semantic=caption)
         return torch.cat([sample.rainy for sample, _ in samples]), Instructed(
-            [prompt for one in wanted for prompt in one.prompts],
+            prompts,
             torch.cat([one.target for one in wanted]),
             torch.cat([one.thorough for one in wanted]),
         )
@@ -267,7 +290,8 @@ def train(
         torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    data = read_training_data(data_root)
+    captions = None if config.captions is None else read_captions(Path(config.captions))
+    data = read_training_data(data_root, captions=captions)
     held_out = read_training_data(data_root, validation=True)
 
     torch.manual_seed(config.seed)

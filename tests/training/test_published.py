@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from training.pairs import PairsError, find_sets
-from training.published import PublishedPairs, read_training_data
+from training.published import PublishedPairs, read_captions, read_training_data
 from training.scenes import DataError
+from training.train import Batches, Stage, TrainConfig
 
 SIZE = (48, 40)
 
@@ -120,6 +121,33 @@ def test_pairs_beyond_the_memory_are_read_again(tmp_path: Path):
     for index in range(6):
         assert torch.equal(pairs[index], torch.cat(found.pairs[index].read()))
     assert len(pairs.kept) == 2
+
+
+def test_captions_reach_the_prompts_of_their_own_pairs(tmp_path: Path):
+    rain1400(tmp_path / "training", 20)
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\n" + "".join(f"{i}.jpg,scene number {i}\n" for i in range(1, 21)))
+    data = read_training_data(tmp_path, captions=read_captions(table))
+    batches = Batches(data, TrainConfig(steps=1, pairs=1.0), torch.device("cpu"), 0)
+    crops = batches.crops(0, Stage(until=1, crop=16, batch=6))
+    assert len(crops.photographs) == 0
+    _, wanted = batches.make(0, crops)
+    assert [prompt.semantic for prompt in wanted.prompts] == crops.captions
+    pairs = data.pairs
+    assert isinstance(pairs, PublishedPairs)
+    for pair, caption in zip(pairs.pairs, data.captions, strict=True):
+        assert caption == f"scene number {pair.clean.path.stem}"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("name,caption\n1,rain\n", "no columns"), ("file,caption\nother.jpg,rain\n", "no caption names")],
+)
+def test_captions_that_cannot_be_used_are_refused(tmp_path: Path, text: str, complaint: str):
+    rain200h(tmp_path / "set", 12)
+    (tmp_path / "captions.csv").write_text(text)
+    with pytest.raises(DataError, match=complaint):
+        read_training_data(tmp_path / "set", captions=read_captions(tmp_path / "captions.csv"))
 
 
 def test_a_folder_of_neither_kind_is_refused(tmp_path: Path):
