@@ -151,7 +151,7 @@ def procedural_layer(
     short = torch.rand((batch, 1), generator=generator, device=device) < 0.12
     base_length = torch.where(short, base_length * 0.45, base_length)
     length = (base_length * uniform(0.7, 1.3, shape, generator)).clamp(5, 76)
-    thickness = uniform(0.38, 0.85, (batch, 1), generator) * uniform(0.8, 1.25, shape, generator)
+    thickness = uniform(0.38, 0.85, (batch, 1), generator) * uniform(0.7, 1.9, shape, generator)
     defocus = torch.rand(shape, generator=generator, device=device) < 0.12
     thickness = torch.where(defocus, thickness + uniform(0.4, 1.5, shape, generator), thickness)
     thickness = thickness.minimum(length / 12)
@@ -298,7 +298,7 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     light_mean = uniform(0.006, 0.075, (batch,), generator)
     for flag, mean, layers, angles in (
         (heavy, heavy_mean, 3, spread),
-        (light | (layered & share(0.3)), light_mean, 1, torch.full((batch,), 3.0, device=device)),
+        (light | (layered & share(0.3)), light_mean, 2, torch.full((batch,), 3.0, device=device)),
     ):
         if bool(flag.any()):
             layer[flag] += procedural_layer(mean[flag], (height, width), layers, angles[flag], generator)

@@ -161,13 +161,13 @@ class TrainingData:
         self.pairs = pairs
 
     def layer_crops(self, size: int, count: int, rng: np.random.Generator) -> Tensor:
-        """Crops of rain layers, three in four of them real layers of the additive pairs: uint8 (count, 1,
+        """Crops of rain layers, half of them real layers of the additive pairs: uint8 (count, 1,
         size, size); zeros where there are no layers."""
         if not self.layers:
             return torch.zeros(count, 1, size, size, dtype=torch.uint8)
         chosen = rng.integers(len(self.layers), size=count)
         if self.additive:
-            chosen = np.where(rng.random(count) < 0.75, rng.choice(self.additive, size=count), chosen)
+            chosen = np.where(rng.random(count) < 0.5, rng.choice(self.additive, size=count), chosen)
         return torch.stack([sheared_crop(self.layers[i], self.hidden[i], size, rng) for i in chosen])
 
 

@@ -80,6 +80,8 @@ class TrainConfig:
     ema: float = 0.999
     fourier: float = 0.02
     """Weight of the L1 distance of spectra beside the Charbonnier loss."""
+    decibel: float = 0.0
+    """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a factor."""
     bfloat16: bool = False
     threads: int | None = None
     checkpoint_minutes: float = 3.0
@@ -117,6 +119,18 @@ def charbonnier(
     """Mean of weight * sqrt(difference^2 + epsilon^2), images (B, 3, H, W)."""
     distance = ((restored - target).square() + epsilon**2).sqrt()
     return (distance if weight is None else distance * weight).mean()
+
+
+def log_error(restored: Tensor, target: Tensor, weight: Tensor | None = None, floor: float = 1e-4) -> Tensor:
+    """Mean over images of the natural logarithm of the mean of weight * difference^2, plus a floor (40 dB).
+
+    An absolute distance is least at the median, which leaves faint streaks where they are; a squared one is
+    least at the mean, and its logarithm counts a decibel of a lightly rained image as much as one of a
+    heavily rained.
+    """
+    square = (restored - target).square()
+    error = (square if weight is None else square * weight).mean((1, 2, 3))
+    return (error + floor).log().mean()
 
 
 def residue_weight(restored: Tensor, rainy: Tensor, target: Tensor, thorough: Tensor) -> Tensor:
@@ -366,7 +380,10 @@ def train(
                 network, rainy.contiguous(memory_format=torch.channels_last), wanted.prompts
             ).float()
         target = wanted.target
-        loss = charbonnier(restored, target, residue_weight(restored, rainy, target, wanted.thorough))
+        weight = residue_weight(restored, rainy, target, wanted.thorough)
+        loss = charbonnier(restored, target, weight)
+        if config.decibel:
+            loss = loss + config.decibel * log_error(restored, target, weight)
         if config.fourier:
             loss = loss + config.fourier * fourier_distance(restored, target)
         optimizer.zero_grad(set_to_none=True)
