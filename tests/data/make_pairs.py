@@ -46,6 +46,9 @@ class Scene:
 
 
 SCENES = (
+    Scene(
+        "fossa-heavy-rain", "Fossa_by_Jasper_Roks.jpg", (0.078125, 0, 0.921875, 1), (384, 256), 0.13, 3, 5, 7
+    ),
     Scene("dogs-heavy-rain", "friends_by_Aitzol_Berasategi.jpg", (0, 0, 1, 1), (256, 384), 0.13, 4, 6, 3),
     Scene(
         "meadow-light-rain", "aitzgorri_by_Aitzol_Berasategi.jpg", (0, 0, 1, 1), (384, 256), 0.035, 1, 3, 2
