@@ -78,8 +78,7 @@ class CAFI(nn.Module):
         score, bias, output = self.fold(tokens)
         weights = self.weights(x, score, bias, mask).flatten(2)
         # fuse(cat(x, read)) without the concatenation: its kernel's second half goes into the output kernel
-        seen, told = self.fuse.weight.split(width, dim=1)
-        told = told.flatten(1)
+        seen, told = self.fuse.weight[:, :width], self.fuse.weight[:, width:, 0, 0]
         constant = F.linear(self.out.bias, told, self.fuse.bias)
         read = torch.matmul(weights, F.linear(output, told)) + constant
         fused = F.conv2d(x, seen) + read.view(batch, height, columns, width).permute(0, 3, 1, 2)

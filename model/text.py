@@ -67,7 +67,8 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, attn_mask: Tensor | None
     """
     batch, length, width = x.shape
     qkv = F.linear(x.reshape(-1, width), cast(Tensor, attention.in_proj_weight), attention.in_proj_bias)
-    q, k, v = qkv.view(batch, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    heads = cast(int, attention.num_heads)
+    q, k, v = qkv.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
     mask = None if attn_mask is None else attn_mask.to(q.dtype)
     read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(-1, width)
     return attention.out_proj(read).view(batch, length, width)

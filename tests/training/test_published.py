@@ -106,9 +106,10 @@ def test_all_versions_of_a_scene_are_on_one_side_of_the_split(tmp_path: Path):
     rain1400(tmp_path / "training", 40)
     kept, held = read_training_data(tmp_path), read_training_data(tmp_path, validation=True)
     assert not kept.photographs
-    assert isinstance(kept.pairs, PublishedPairs)
-    assert isinstance(held.pairs, PublishedPairs)
-    scenes = [{pair.clean.path.stem for pair in side.pairs.pairs} for side in (kept, held)]
+    scenes: list[set[str]] = []
+    for side in (kept, held):
+        assert isinstance(side.pairs, PublishedPairs)
+        scenes.append({pair.clean.path.stem for pair in side.pairs.pairs})
     assert scenes[0].isdisjoint(scenes[1])
     assert scenes[0] | scenes[1] == {str(i) for i in range(1, 41)}
     assert scenes[1], "nothing was held out: more scenes are needed for this test"
