@@ -119,18 +119,16 @@ def _evaluate_prompts(data: Path, restorer: Restorer, limit: int | None, json_pa
         ]
         table.add_row(text, *cells)
     out.print(table)
-    table = Table("prompted by, dB against the clean image")
-    for degradation in found.wordings["correct"]:
-        table.add_column(degradation, justify="right")
-    for way, scores in found.wordings.items():
-        table.add_row(way, *(f"{score:.2f}" for score in scores.values()))
-    out.print(table)
-    table = Table("share of the rain removed")
-    for degradation in found.wordings["correct"]:
-        table.add_column(degradation, justify="right")
-    for text, shares in found.removed.items():
-        table.add_row(text, *(f"{share:.3f}" for share in shares.values()))
-    out.print(table)
+    for title, rows, digits in (
+        ("prompted by, dB against the clean image", found.wordings, 2),
+        ("share of the rain removed", found.removed, 3),
+    ):
+        table = Table(title)
+        for degradation in found.wordings["correct"]:
+            table.add_column(degradation, justify="right")
+        for name, values in rows.items():
+            table.add_row(name, *(f"{value:.{digits}f}" for value in values.values()))
+        out.print(table)
     mean, lowest = found.preserved
     out.print(f"clean photographs, perceived prompt, against themselves: {mean:.1f} dB, lowest {lowest:.1f}")
     if json_path is not None:

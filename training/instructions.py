@@ -73,9 +73,9 @@ class Mixture:
     """Shares of the kinds of prompt; the rest of 1 comes without one. `captioned` of all have a caption as
     well."""
 
-    full: float = 0.55
-    partial: float = 0.17
-    unchanged: float = 0.10
+    full: float = 0.72
+    partial: float = 0.12
+    unchanged: float = 0.05
     captioned: float = 0.10
 
 

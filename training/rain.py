@@ -34,19 +34,19 @@ VERTICAL_WITHIN = 10.0
 class RainRecipe:
     """What rain is drawn from: probabilities of each source and ranges of the procedural streaks."""
 
-    clean: float = 0.05
-    light: float = 0.33
-    heavy: float = 0.34
-    layered: float = 0.28
+    clean: float = 0.06
+    light: float = 0.28
+    heavy: float = 0.24
+    layered: float = 0.42
     """Share of clean negatives, of light and heavy procedural rain, and of given layers (real or
     rendered).
     """
-    screen: float = 0.06
-    alpha: float = 0.06
+    screen: float = 0.03
+    alpha: float = 0.03
     """Shares composed by screen and by alpha matte; the rest is additive."""
     haze: float = 0.08
     noise: float = 0.06
-    jpeg: float = 0.08
+    jpeg: float = 0.06
 
 
 @dataclass(slots=True)

@@ -70,7 +70,7 @@ class TrainConfig:
     )
     captions: str | None = None
     """A CSV with the captions of published pairs."""
-    pairs: float = 0.1
+    pairs: float = 0.05
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
@@ -80,7 +80,7 @@ class TrainConfig:
     ema: float = 0.999
     fourier: float = 0.02
     """Weight of the L1 distance of spectra beside the Charbonnier loss."""
-    decibel: float = 0.0
+    decibel: float = 0.05
     """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a factor."""
     bfloat16: bool = False
     threads: int | None = None
