@@ -42,7 +42,7 @@ ARCHITECTURE: dict[str, Any] = {
 }
 """open_clip.CLIP's arguments; the vocabulary's size is filled in."""
 
-RECIPE = RainRecipe(clean=0.36, light=0.26, heavy=0.26, layered=0.12, haze=0.28, noise=0.1, jpeg=0.2)
+RECIPE = RainRecipe(clean=0.45, light=0.25, heavy=0.14, layered=0.16, haze=0.2, noise=0.1, jpeg=0.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def degraded_crops(
     for i, attributes in enumerate(found):
         if attributes.kind != "clean":
             continue
-        kind = rng.choice(("clean", "noise", "blur", "raindrops"), p=(0.46, 0.18, 0.18, 0.18))
+        kind = rng.choice(("clean", "noise", "blur", "raindrops"), p=(0.64, 0.12, 0.12, 0.12))
         image = sample.rainy[i : i + 1]
         if kind == "noise":
             image = apply_noise(apply_noise(image, generator), generator)

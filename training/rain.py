@@ -34,19 +34,21 @@ VERTICAL_WITHIN = 10.0
 class RainRecipe:
     """What rain is drawn from: probabilities of each source and ranges of the procedural streaks."""
 
-    clean: float = 0.06
+    clean: float = 0.08
     light: float = 0.28
-    heavy: float = 0.24
-    layered: float = 0.42
+    heavy: float = 0.26
+    layered: float = 0.38
     """Share of clean negatives, of light and heavy procedural rain, and of given layers (real or
     rendered).
     """
+    blurred_noise: float = 0.7
+    """Share of the procedural layers that are noise blurred along a line; the others are single strokes."""
     screen: float = 0.03
     alpha: float = 0.03
     """Shares composed by screen and by alpha matte; the rest is additive."""
-    haze: float = 0.08
-    noise: float = 0.06
-    jpeg: float = 0.06
+    haze: float = 0.06
+    noise: float = 0.04
+    jpeg: float = 0.05
 
 
 @dataclass(slots=True)
@@ -99,13 +101,14 @@ def uniform(low: float, high: float, shape: tuple[int, ...], generator: Generato
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
-def streak_kernels(length: Tensor, width: Tensor, angle: Tensor) -> Tensor:
+def streak_kernels(length: Tensor, width: Tensor, angle: Tensor, *, flat: bool = False) -> Tensor:
     """Soft line segments through the origin.
 
     Args:
         length: pixels, (N,), up to 76.
         width: standard deviation across the streak, pixels, (N,).
         angle: degrees from the vertical, positive to the right going down, (N,).
+        flat: equally bright along the streak, instead of tapered.
 
     Returns:
         (N, 2R+1, 2R+1) with R = `KERNEL_RADIUS`, peak about 1.
@@ -116,7 +119,10 @@ def streak_kernels(length: Tensor, width: Tensor, angle: Tensor) -> Tensor:
     along = x * torch.sin(radians) + y * torch.cos(radians)
     across = x * torch.cos(radians) - y * torch.sin(radians)
     half = (length / 2)[:, None, None]
-    taper = (1 - (along.abs() / half).clamp(max=1) ** 2).clamp(min=0).sqrt()
+    if flat:
+        taper = (half + 0.5 - along.abs()).clamp(0, 1)
+    else:
+        taper = (1 - (along.abs() / half).clamp(max=1) ** 2).clamp(min=0).sqrt()
     return taper * torch.exp(-0.5 * (across / width[:, None, None]) ** 2)
 
 
@@ -178,6 +184,70 @@ def procedural_layer(
     layer = layer[:, None, start : start + size[0], start : start + size[1]].clamp(min=0)
     hard = torch.rand((batch, 1, 1, 1), generator=generator, device=device) < 0.3
     return torch.where(hard, layer.clamp(max=1), 1 - torch.exp(-1.15 * layer)) * peak[:, None, None, None]
+
+
+def blurred_noise_layer(
+    mean: Tensor, size: tuple[int, int], layers: int, spread: Tensor, generator: Generator
+) -> Tensor:
+    """Streak layers of a wanted mean brightness, in the style of Rain100's and Rain200's: noise, blurred
+    along a line, with its levels set so that a share of the pixels shows.
+
+    Rare bright grains give single streaks, even noise gives a dense field of fine lines of every brightness;
+    steep levels give lines of one grey, flat ones a continuum.
+
+    Args:
+        mean: wanted mean of the layer in [0, 1], (B,).
+        size: height and width.
+        layers: how many directions are overlaid in each image.
+        spread: degrees by which the overlaid directions differ, (B,).
+        generator: source of randomness; its device is where the layer is made.
+
+    Returns:
+        (B, 1, H, W) in [0, 1]. The mean holds unless the streaks would have to be brighter than white.
+    """
+    batch = mean.shape[0]
+    height, width = size[0] + 2 * KERNEL_RADIUS, size[1] + 2 * KERNEL_RADIUS
+    device = generator.device
+    shape = (batch, layers)
+
+    def rare(probability: float, shape: tuple[int, ...] = (batch, 1)) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device) < probability
+
+    tilt = torch.where(rare(0.2), 32.0, 12.0)
+    main = (torch.randn((batch, 1), generator=generator, device=device) * tilt).clamp(-80, 80)
+    crossing = torch.where(rare(0.25), 20.0, 0.0)
+    angle = main + torch.randn(shape, generator=generator, device=device) * (spread[:, None] + crossing)
+    length = (uniform(14, 90, (batch, 1), generator) * uniform(0.7, 1.4, shape, generator)).clamp(8, 78)
+    thickness = 0.3 * torch.exp(uniform(0, 0.8, shape, generator))
+    thickness = torch.where(rare(0.2, shape), thickness * uniform(1.3, 3.0, shape, generator), thickness)
+    kernel = streak_kernels(length.flatten(), thickness.flatten(), angle.flatten(), flat=True)
+    kernel = kernel.view(*shape, *kernel.shape[1:])
+
+    rarity = torch.exp(uniform(0, 5.0, (*shape, 1, 1), generator))
+    grains = torch.rand((*shape, height, width), generator=generator, device=device) ** rarity
+    spectrum = torch.fft.rfft2(grains) * torch.fft.rfft2(kernel, s=(height, width))
+    field = torch.fft.irfft2(spectrum, s=(height, width))
+    start = 2 * KERNEL_RADIUS
+    field = field[..., start : start + size[0], start : start + size[1]]
+    sample = field.flatten(2)[..., :: max(1, size[0] * size[1] // 2048)]
+
+    # the brighter a layer is, the more of its pixels show
+    shown = (uniform(0.07, 0.45, shape, generator) + 1.6 * mean[:, None]).clamp(max=0.95)
+    ordered = sample.sort(-1).values
+    at = ((1 - shown) * (ordered.shape[-1] - 1)).long()[..., None]
+    black = ordered.gather(-1, at)[..., None]
+    steep = rare(0.2, shape)
+    top = torch.where(steep, uniform(0.2, 0.8, shape, generator), uniform(0.9, 0.9999, shape, generator))
+    reach = 1 - shown * (1 - top)
+    white = ordered.gather(-1, (reach * (ordered.shape[-1] - 1)).long()[..., None])[..., None]
+    levelled = ((field - black) / (white - black).clamp(min=1e-6)).clamp(0, 1)
+    gamma = torch.exp(uniform(-0.2, 0.9, (*shape, 1, 1), generator))
+    share = uniform(0.15, 1.0, (*shape, 1, 1), generator)
+    overlaid = levelled**gamma * share
+    layer = torch.where(rare(0.5)[..., None], overlaid.sum(1), overlaid.amax(1))[:, None]
+    layer = layer * (mean[:, None, None, None] / layer.mean((1, 2, 3), keepdim=True).clamp(min=1e-6))
+    cap = (0.2 + 3.0 * mean + uniform(0, 0.6, (batch,), generator)).clamp(max=1)
+    return layer.minimum(cap[:, None, None, None])
 
 
 def measure_angle(layer: Tensor) -> Tensor:
@@ -300,8 +370,10 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
         (heavy, heavy_mean, 3, spread),
         (light | (layered & share(0.3)), light_mean, 2, torch.full((batch,), 3.0, device=device)),
     ):
-        if bool(flag.any()):
-            layer[flag] += procedural_layer(mean[flag], (height, width), layers, angles[flag], generator)
+        blurred = share(recipe.blurred_noise)
+        for draw, drawn in ((blurred_noise_layer, flag & blurred), (procedural_layer, flag & ~blurred)):
+            if bool(drawn.any()):
+                layer[drawn] += draw(mean[drawn], (height, width), layers, angles[drawn], generator)
 
     has_haze = share(recipe.haze)
     hazy = clean.clone()

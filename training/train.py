@@ -32,6 +32,7 @@ from model.prompts import Prompt
 from model.weights import NETWORK, build_network, read_config, read_state
 from training.descriptions import canonical
 from training.instructions import Instructed, Mixture, attributes_of, instruct
+from training.muon import Muon
 from training.published import read_captions, read_training_data
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
@@ -316,9 +317,7 @@ def train(
     network = build_network(architecture, Path(config.weights)) if config.text else TVIDerain(architecture)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learned, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
-    )
+    optimizer = Muon(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
     step, seconds = 0, 0.0
     if config.start_from is not None and not last.exists():
         start(network, Path(config.start_from))

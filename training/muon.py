@@ -1,0 +1,101 @@
+"""Muon: momentum, orthogonalised, for the matrices of a network; AdamW for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast, overload
+
+import torch
+from torch import Tensor
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan, 2024; scaled as by Liu et al., 2025, section 2.2) with AdamW for vectors.
+
+    A convolution's kernel (K, C, h, w) is taken as the matrix (K, C*h*w), which torch's own Muon does not do.
+    The update's root mean square is that of AdamW, so both share one learning rate and one weight decay.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        """
+        Args:
+            parameters: what learns; those of two dimensions and more are orthogonalised.
+            lr: learning rate of AdamW.
+            weight_decay: decoupled, of all.
+            momentum: of the matrices.
+            betas, eps: of AdamW.
+        """
+        defaults = {
+            "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps
+        }  # fmt: skip
+        super().__init__(parameters, defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in cast(list[Tensor], group["params"]):
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                state = self.state[parameter]
+                if parameter.ndim > 1:
+                    _muon(parameter, parameter.grad, state, group)
+                else:
+                    _adam(parameter, parameter.grad, state, group)
+        return loss
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest matrix with singular values of about 1, by Newton-Schulz iterations: (M, N) -> (M, N)."""
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x if wide else x.T
+
+
+def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    if not state:
+        state["momentum"] = torch.zeros_like(parameter)
+    mean = cast(Tensor, state["momentum"])
+    mean.lerp_(gradient, 1 - group["momentum"])
+    update = gradient.lerp(mean, group["momentum"]).flatten(1)
+    rows, columns = update.shape
+    step = orthogonalise(update).view_as(parameter)
+    parameter.add_(step, alpha=-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
+
+
+def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    if not state:
+        state["step"] = 0
+        state["mean"] = torch.zeros_like(parameter)
+        state["square"] = torch.zeros_like(parameter)
+    first, second = group["betas"]
+    state["step"] += 1
+    state["mean"].lerp_(gradient, 1 - first)
+    state["square"].lerp_(gradient.square(), 1 - second)
+    mean = state["mean"] / (1 - first ** state["step"])
+    square = state["square"] / (1 - second ** state["step"])
+    parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
