@@ -1,6 +1,7 @@
 """Image bytes to tensors and back: sniff, limit, decode, orient, encode. No HTTP and no device in here."""
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, cast
@@ -10,11 +11,23 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
+from app.png import write_png
+
 JPEG_QUALITY = 95
 """Of JPEG (chroma not subsampled) and lossy WebP."""
 
-PNG_COMPRESS_LEVEL = 3
-"""Of zlib: level 6 takes about three times as long for files a few per cent smaller."""
+WEBP_LOSSY = {"quality": JPEG_QUALITY, "method": 2}
+"""Method 4, Pillow's own choice, takes twice as long and more for a quarter of a decibel."""
+
+WEBP_LOSSLESS = {"lossless": True, "quality": 0, "method": 0}
+"""Pillow's own choice takes eight times as long for files a sixth smaller."""
+
+STRIP_PIXELS = 256 * 1024
+"""Photographs pass between Pillow and arrays in strips of about so many pixels, never whole: Pillow holds
+four bytes a pixel, and conversions hold another image each."""
+
+
+Samples = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,8 @@ class Photograph:
     """A decoded image.
 
     Attributes:
-        pixels: uint8 `(3, H, W)`, upright, contiguous; greyscale is repeated over the three channels.
+        pixels: uint8 `(3, H, W)`, upright, a view of an `(H, W, 3)` array; greyscale is repeated over the
+            three channels.
         alpha: uint8 `(H, W)`, or None where there is no transparency.
         greyscale: it had one colour channel and gets one again.
         lossless: it was stored without loss.
@@ -105,7 +119,7 @@ class Photograph:
     """
 
     pixels: torch.Tensor
-    alpha: npt.NDArray[np.uint8] | None
+    alpha: Samples | None
     greyscale: bool
     lossless: bool
     icc_profile: bytes | None
@@ -176,9 +190,14 @@ def decode(data: bytes, *, max_pixels: int) -> Photograph:
             taken.
     """
     image_format = read_header(data, max_pixels=max_pixels).image_format
+    lossless = image_format not in (JPEG, WEBP) or (image_format is WEBP and _webp_is_lossless(data))
     with _open(data, image_format, max_pixels) as image:
+        del data  # let go of as soon as it is decoded, if nobody else holds it
         try:
-            return _decode(image, data, image_format)
+            if image_format is not JPEG and getattr(image, "n_frames", 1) > 1:
+                raise UndecodableImageError("animated images and images of several pages are not taken")
+            image.load()
+            return _photograph(image, image_format, lossless=lossless)
         except (ImageError, MemoryError):
             raise
         except Exception as error:
@@ -186,23 +205,31 @@ def decode(data: bytes, *, max_pixels: int) -> Photograph:
             raise UndecodableImageError(f"broken {image_format.name} data: {error}") from error
 
 
-def _decode(image: ImageFile.ImageFile, data: bytes, image_format: ImageFormat) -> Photograph:
-    if image_format is not JPEG and getattr(image, "n_frames", 1) > 1:
-        raise UndecodableImageError("animated images and images of several pages are not taken")
-    image.load()
-    icc_profile = image.info.get("icc_profile") or None
-    upright = _upright(image)
-    if upright.mode == "CMYK":
-        upright, icc_profile = _cmyk_to_srgb(upright, icc_profile), None
-    colour, alpha = _split(upright)
-    greyscale = colour.mode == "L"
-    samples = np.array(colour.convert("RGB") if greyscale else colour)
+def _photograph(image: Image.Image, image_format: ImageFormat, *, lossless: bool) -> Photograph:
+    """Copy a loaded image, strip by strip, to where it belongs when upright."""
+    mode = _plain_mode(image)
+    convert = _converter(image, mode)
+    orientation = _orientation(image)
+    turned = orientation in SIDEWAYS
+    height, width = (image.width, image.height) if turned else (image.height, image.width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if mode.endswith("A") else None
+    stored_pixels = _as_stored(pixels, orientation)
+    stored_alpha = None if alpha is None else _as_stored(alpha, orientation)
+    for top, bottom in _strips(image.height, image.width):
+        colour = convert(image.crop((0, top, image.width, bottom)))
+        if stored_alpha is not None:
+            stored_alpha[top:bottom] = np.asarray(colour.getchannel("A"))
+            # convert() from LA or RGBA drops the alpha channel and leaves the colour under it as it is
+            colour = colour.convert(mode.removesuffix("A"))
+        samples = np.asarray(colour)
+        stored_pixels[top:bottom] = samples[..., None] if samples.ndim == 2 else samples
     return Photograph(
-        pixels=torch.as_tensor(samples).permute(2, 0, 1).contiguous(),
+        pixels=torch.as_tensor(pixels).permute(2, 0, 1),
         alpha=alpha,
-        greyscale=greyscale,
-        lossless=image_format not in (JPEG, WEBP) or (image_format is WEBP and _webp_is_lossless(data)),
-        icc_profile=icc_profile,
+        greyscale=mode in ("L", "LA"),
+        lossless=lossless,
+        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         image_format=image_format,
     )
 
@@ -229,23 +256,31 @@ def encode(restored: torch.Tensor, photograph: Photograph, image_format: ImageFo
     Args:
         restored: uint8 `(3, H, W)` of the size of `photograph`.
     """
-    image = Image.fromarray(restored.permute(1, 2, 0).contiguous().numpy())
-    if photograph.greyscale:
-        image = image.convert("L")
-    if photograph.alpha is not None:
-        alpha = Image.fromarray(photograph.alpha)
-        if image_format.holds_alpha:
-            image.putalpha(alpha)
-        else:
-            white = Image.new(image.mode, image.size, "white")
-            image = Image.composite(image, white, alpha)
+    height, width = restored.shape[1:]
+    keeps_alpha = photograph.alpha is not None and image_format.holds_alpha
+    mode = ("L" if photograph.greyscale else "RGB") + ("A" if keeps_alpha else "")
+    strips = (
+        _strip(restored[:, top:bottom], photograph, mode, slice(top, bottom))
+        for top, bottom in _strips(height, width)
+    )
+    if image_format is PNG:
+        return write_png(
+            (np.asarray(strip) for strip in strips),
+            width=width,
+            height=height,
+            channels=len(mode),
+            icc_profile=photograph.icc_profile,
+        )
+    image = Image.new(mode, (width, height))
+    top = 0
+    for strip in strips:
+        image.paste(strip, (0, top))
+        top += strip.height
     options: dict[str, Any] = {}
     if image_format is JPEG:
         options = {"quality": JPEG_QUALITY, "subsampling": "4:4:4"}
-    elif image_format is PNG:
-        options = {"compress_level": PNG_COMPRESS_LEVEL}
     elif image_format is WEBP:
-        options = {"lossless": True} if photograph.lossless else {"quality": JPEG_QUALITY}
+        options = dict(WEBP_LOSSLESS if photograph.lossless else WEBP_LOSSY)
     elif image_format is TIFF:
         options = {"compression": "tiff_deflate"}
     if photograph.icc_profile is not None:
@@ -253,6 +288,26 @@ def encode(restored: torch.Tensor, photograph: Photograph, image_format: ImageFo
     buffer = BytesIO()
     image.save(buffer, format=image_format.pillow_names[0], **options)
     return buffer.getvalue()
+
+
+def _strip(restored: torch.Tensor, photograph: Photograph, mode: str, rows: slice) -> Image.Image:
+    """Rows of the restored image, uint8 `(3, h, W)`, in Pillow's `mode`: L, LA, RGB or RGBA."""
+    strip = Image.fromarray(np.ascontiguousarray(restored.permute(1, 2, 0).numpy()))
+    strip = strip.convert(mode.removesuffix("A"))
+    if photograph.alpha is not None:
+        alpha = Image.fromarray(photograph.alpha[rows])
+        if mode.endswith("A"):
+            strip.putalpha(alpha)
+        else:
+            strip = Image.composite(strip, Image.new(mode, strip.size, "white"), alpha)
+    return strip
+
+
+def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of strips of about `STRIP_PIXELS`, from top to bottom."""
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
 
 
 def _open(data: bytes, image_format: ImageFormat, max_pixels: int) -> ImageFile.ImageFile:
@@ -278,55 +333,80 @@ def _webp_is_lossless(data: bytes) -> bool:
     return False
 
 
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""From the EXIF orientation (TIFF 6.0, tag 274) to what turns the image upright."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations (TIFF 6.0, tag 274) of photographs stored with width and height exchanged."""
+
+GREYSCALE = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of one colour channel."""
+
+COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK")
+"""Pillow's other modes that are taken."""
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, as it is, where none or nonsense is given."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a broken EXIF block says nothing about the pixels
-        return image
-    method = _TRANSPOSE.get(orientation)
-    return image if method is None else image.transpose(method)
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
-def _cmyk_to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    if icc_profile is not None:
-        try:
-            source = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
-            srgb = cast(Any, ImageCms).createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+def _as_stored(upright: Samples, orientation: int) -> Samples:
+    """A view of an upright array `(H, W, ...)` in which what is stored can be written as it comes."""
+    match orientation:
+        case 2:
+            return upright[:, ::-1]
+        case 3:
+            return upright[::-1, ::-1]
+        case 4:
+            return upright[::-1]
+        case 5:
+            return upright.swapaxes(0, 1)
+        case 6:
+            return np.rot90(upright)
+        case 7:
+            return upright[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            return np.rot90(upright, -1)
+        case _:
+            return upright
 
 
-def _split(image: Image.Image) -> tuple[Image.Image, npt.NDArray[np.uint8] | None]:
-    """Colour as mode L or RGB, and alpha `(H, W)` or None.
+def _plain_mode(image: Image.Image) -> str:
+    """L, LA, RGB or RGBA: what an image is converted to. Sixteen-bit samples have no transparency.
 
     Raises:
         UndecodableImageError: samples that have no plain 8-bit form.
     """
-    if image.mode.startswith("I;16"):
-        samples = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)), None
-    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+    if image.mode not in GREYSCALE + COLOUR:
         raise UndecodableImageError(f"samples of kind {image.mode} are not taken")
-    greyscale = image.mode in ("1", "L", "LA", "La")
-    if not image.has_transparency_data:
-        return image.convert("L" if greyscale else "RGB"), None
-    with_alpha = image.convert("LA" if greyscale else "RGBA")
-    alpha = np.array(with_alpha.getchannel("A"))
-    # convert() from LA or RGBA drops the alpha channel and leaves the colour under it as it is
-    return with_alpha.convert("L" if greyscale else "RGB"), alpha
+    alpha = image.has_transparency_data and not image.mode.startswith("I;16")
+    return ("L" if image.mode in GREYSCALE else "RGB") + ("A" if alpha else "")
+
+
+def _converter(image: Image.Image, mode: str) -> Callable[[Image.Image], Image.Image]:
+    """What turns strips of an image into its plain `mode`."""
+    if image.mode.startswith("I;16"):
+        return _sixteen_to_eight_bits
+    if image.mode == "CMYK":
+        return _cmyk_to_srgb(image.info.get("icc_profile") or None)
+    return lambda strip: strip.convert(mode)
+
+
+def _sixteen_to_eight_bits(strip: Image.Image) -> Image.Image:
+    samples = np.asarray(strip).astype(np.uint32)
+    return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+
+
+def _cmyk_to_srgb(icc_profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
+    if icc_profile is not None:
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
+            srgb = cast(Any, ImageCms).createProfile("sRGB")
+            transform = ImageCms.buildTransform(source, srgb, "CMYK", "RGB")
+        except (ImageCms.PyCMSError, OSError):
+            transform = None
+        if transform is not None:
+            return lambda strip: ImageCms.applyTransform(strip, transform) or strip.convert("RGB")
+    return lambda strip: strip.convert("RGB")

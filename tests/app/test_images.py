@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
 from app import images
@@ -135,7 +136,6 @@ class TestDecoding:
     def test_pixels_arrive_as_they_are(self, image_format: ImageFormat) -> None:
         photograph = decode(save(scene(), image_format))
         assert np.array_equal(photograph.pixels.permute(1, 2, 0).numpy(), np.asarray(scene()))
-        assert photograph.pixels.is_contiguous()
         assert photograph.alpha is None
         assert not photograph.greyscale
         assert photograph.lossless
@@ -171,6 +171,19 @@ class TestDecoding:
         assert photograph.pixels[0].tolist() == [[0, 1, 128, 255]]
         assert photograph.greyscale
 
+    def test_sixteen_bit_greyscale_with_a_transparent_value_is_taken(self) -> None:
+        data = save(Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)), PNG)
+        end = data.index(b"IDAT") - 4
+        chunk = b"tRNS" + (257).to_bytes(2, "big")
+        keyed = (
+            data[:end] + (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[end:]
+        )
+        assert decode(keyed).pixels[0].tolist() == [[0, 1, 255]]
+
+    def test_big_endian_sixteen_bit_samples_are_read_as_such(self) -> None:
+        image = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=">u2"))
+        assert decode(save(image, TIFF)).pixels[0].tolist() == [[0, 1, 128, 255]]
+
     def test_cmyk_becomes_rgb(self) -> None:
         photograph = decode(save(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), JPEG, quality=100))
         red, green, blue = photograph.pixels[:, 4, 4].tolist()
@@ -197,6 +210,62 @@ class TestDecoding:
         assert decode(save(scene("RGBA"), WEBP, lossless=True, icc_profile=ICC)).lossless
         assert not decode(save(scene(), WEBP, quality=90)).lossless
         assert not decode(save(scene(), JPEG)).lossless
+
+
+def strips_of(rows: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.images.STRIP_PIXELS", rows * width)
+
+
+class TestStrips:
+    """Large photographs pass in strips: a seam between two of them would be seen."""
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+    @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+    def test_reading_in_strips_changes_nothing(
+        self, mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exif = Image.Exif()
+        exif[274] = orientation
+        data = save(scene(mode), PNG, exif=exif)
+        whole = decode(data)
+        strips_of(3, 37, monkeypatch)
+        parts = decode(data)
+        assert torch.equal(parts.pixels, whole.pixels)
+        if whole.alpha is None:
+            assert parts.alpha is None
+        else:
+            assert parts.alpha is not None
+            assert np.array_equal(parts.alpha, whole.alpha)
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+    @pytest.mark.parametrize("image_format", [PNG, TIFF, JPEG, WEBP], ids=lambda item: item.name)
+    def test_writing_in_strips_changes_nothing(
+        self, mode: str, image_format: ImageFormat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        photograph = decode(save(scene(mode), PNG))
+        whole = restored_unchanged(photograph, image_format)
+        strips_of(3, 37, monkeypatch)
+        parts = restored_unchanged(photograph, image_format)
+        assert parts.mode == whole.mode
+        assert np.array_equal(np.asarray(parts), np.asarray(whole))
+
+    def test_a_cmyk_profile_is_applied_to_every_strip(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # any profile that does not suit CMYK falls back to the plain conversion, strip by strip as well
+        image = scene().convert("CMYK")
+        data = save(image, TIFF, icc_profile=ICC)
+        strips_of(3, 37, monkeypatch)
+        photograph = decode(data)
+        assert np.array_equal(photograph.pixels.permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
+        assert photograph.icc_profile is None
+
+    @pytest.mark.parametrize("width", [1, 2, 5])
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+    def test_the_narrowest_images_survive_the_png_filter(self, mode: str, width: int) -> None:
+        samples = np.random.default_rng(0).integers(0, 256, (9, width, 4), dtype=np.uint8)
+        image = Image.fromarray(samples).convert("LA" if mode == "LA" else mode)
+        back = restored_unchanged(decode(save(image, PNG)), PNG)
+        assert back.mode == mode
+        assert np.array_equal(np.asarray(back), np.asarray(image))
 
 
 class TestEncoding:
