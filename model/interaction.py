@@ -60,9 +60,10 @@ class CAFI(nn.Module):
         """Attention of each pixel over the tokens: (B, H*W, heads, T), summing to 1 over T."""
         batch, width, height, columns = x.shape
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
-        logits = torch.matmul(pixels, score) + bias
-        logits = logits.view(batch, height * columns, self.heads, mask.shape[1])
-        return logits.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(dim=-1)
+        # padding is masked in the bias, which has no pixels, so that the scores are written only once
+        bias = bias.view(batch, self.heads, -1).masked_fill(~mask[:, None], -torch.inf).view(batch, 1, -1)
+        logits = torch.baddbmm(bias, pixels, score)
+        return logits.view(batch, height * columns, self.heads, mask.shape[1]).softmax(dim=-1)
 
     def attention(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """The attention map (B, heads, T, H, W) of visual features (B, C, H, W) over tokens (B, T, D)."""
@@ -77,9 +78,10 @@ class CAFI(nn.Module):
         batch, width, height, columns = x.shape
         score, bias, output = self.fold(tokens)
         weights = self.weights(x, score, bias, mask).flatten(2)
-        # fuse(cat(x, read)) without the concatenation: its kernel's second half goes into the output kernel
+        # fuse(cat(x, read)) without the concatenation: its kernel's second half goes into the output kernel,
+        # its first half is a convolution onto which the product adds what was read
         seen, told = self.fuse.weight[:, :width], self.fuse.weight[:, width:, 0, 0]
         constant = F.linear(self.out.bias, told, self.fuse.bias)
-        read = torch.matmul(weights, F.linear(output, told)) + constant
-        fused = F.conv2d(x, seen) + read.view(batch, height, columns, width).permute(0, 3, 1, 2)
-        return x + self.block(fused)
+        fused = F.conv2d(x, seen, constant).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
+        fused = torch.baddbmm(fused, weights, F.linear(output, told))
+        return x + self.block(fused.view(batch, height, columns, width).permute(0, 3, 1, 2))
