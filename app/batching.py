@@ -50,7 +50,7 @@ class DeadlineError(Exception):
     """The deadline of an entry passed while it waited."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry(Generic[Payload, Result]):
     """One image on its way through the queue, with its own clock readings and reply channel.
 
@@ -158,7 +158,10 @@ class BatchQueue(Generic[Payload, Result]):
                 self._pixels += entry.key.pixels
             self._changed.notify()
         for entry in entries:
-            entry.reply.add_done_callback(lambda _, entry=entry: self._forget(entry))
+            # by key and order: an entry that its own reply referred to would outlive its request
+            entry.reply.add_done_callback(
+                lambda _, key=entry.key, order=entry.order: self._forget(key, order)
+            )
 
     def take(self) -> list[Entry[Payload, Result]]:
         """Wait for work and form a batch; the previous batch counts as done.
@@ -216,10 +219,11 @@ class BatchQueue(Generic[Payload, Result]):
         self._images -= 1
         self._pixels -= entry.key.pixels
 
-    def _forget(self, entry: Entry[Payload, Result]) -> None:
+    def _forget(self, key: BatchKey, order: int) -> None:
         """Take a cancelled entry out at once, so that it no longer counts as waiting."""
         with self._changed:
-            if entry.order in self._waiting.get(entry.key, {}):
+            entry = self._waiting.get(key, {}).get(order)
+            if entry is not None:
                 self._remove(entry)
 
 

@@ -245,7 +245,7 @@ def _write(restored: torch.Tensor, loaded: _Loaded) -> Outcome:
     """Encode and write; the file appears whole or not at all."""
     prompt = loaded.prompt.degradation
     try:
-        data = encode(restored, loaded.photograph, loaded.image_format)
+        data = encode(loaded.photograph.with_pixels(restored), loaded.image_format)
         write_whole(loaded.destination, data)
     except (ImageError, OSError) as error:
         return Outcome(loaded.path, prompt=prompt, error=f"cannot write {loaded.destination}: {error}")

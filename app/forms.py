@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -33,9 +34,11 @@ class Submission:
 
 @dataclass(slots=True)
 class _Part:
+    """A part that is growing; `BytesIO` gives its bytes away without copying them."""
+
     name: str = ""
     filename: str | None = None
-    data: bytearray = field(default_factory=bytearray)
+    data: BytesIO = field(default_factory=BytesIO)
 
 
 async def read_submission(
@@ -80,7 +83,7 @@ async def read_submission(
             _keep(whole, chunk, limits.image_bytes)
 
         await _feed(chunks, keep, limits.body_bytes, hold_bytes)
-        return Submission(images=[bytes(whole.data)], filenames=[None], fields={})
+        return Submission(images=[whole.data.getvalue()], filenames=[None], fields={})
     raise ProblemError(
         415,
         "unsupported-media-type",
@@ -148,7 +151,7 @@ class _MultipartForm:
         if not self._images:
             raise bad_field("image", "is missing: send one or more files under this name")
         return Submission(
-            images=[bytes(part.data) for part in self._images],
+            images=[part.data.getvalue() for part in self._images],
             filenames=[part.filename for part in self._images],
             fields=self._fields,
         )
@@ -194,14 +197,14 @@ class _MultipartForm:
         if part.name == "image":
             _keep(part, data[start:end], self._limits.image_bytes)
         elif part.name in self._text_fields:
-            if len(part.data) + end - start > self._limits.field_bytes:
+            if part.data.tell() + end - start > self._limits.field_bytes:
                 raise bad_field(part.name, f"is longer than {self._limits.field_bytes} bytes")
-            part.data.extend(data[start:end])
+            part.data.write(data[start:end])
 
     def _close(self) -> None:
         if self._part.name in self._text_fields:
             try:
-                self._fields[self._part.name] = self._part.data.decode("utf-8")
+                self._fields[self._part.name] = self._part.data.getvalue().decode("utf-8")
             except UnicodeDecodeError as error:
                 raise bad_field(self._part.name, "is not UTF-8") from error
 
@@ -210,9 +213,9 @@ class _MultipartForm:
 
 
 def _keep(part: _Part, chunk: bytes, limit: int) -> None:
-    if len(part.data) + len(chunk) > limit:
+    if part.data.tell() + len(chunk) > limit:
         raise _too_large("image", "image_bytes", limit, None)
-    part.data.extend(chunk)
+    part.data.write(chunk)
 
 
 def _too_large(

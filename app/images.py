@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, cast
 
@@ -21,6 +21,9 @@ WEBP_LOSSY = {"quality": JPEG_QUALITY, "method": 2}
 
 WEBP_LOSSLESS = {"lossless": True, "quality": 0, "method": 0}
 """Pillow's own choice takes eight times as long for files a sixth smaller."""
+
+PILLOW_BLOCK_BYTES = 64 * 1024 * 1024
+"""Of large images: over 32 MiB, from where on the C library always gives freed memory back to the system."""
 
 STRIP_PIXELS = 256 * 1024
 """Photographs pass between Pillow and arrays in strips of about so many pixels, never whole: Pillow holds
@@ -135,10 +138,15 @@ class Photograph:
         """Upright width in pixels."""
         return self.pixels.shape[2]
 
+    def with_pixels(self, pixels: torch.Tensor) -> "Photograph":
+        """The same photograph with other pixels: uint8 `(3, H, W)` of the same size."""
+        return replace(self, pixels=pixels)
+
 
 def limit_decoder(max_pixels: int) -> None:
-    """Set Pillow's own decompression-bomb limit (one per process) behind `read_header`'s."""
+    """Set Pillow's own decompression-bomb limit (one per process) behind `read_header`'s, and its blocks."""
     Image.MAX_IMAGE_PIXELS = max_pixels
+    cast(Any, Image.core).set_block_size(PILLOW_BLOCK_BYTES)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
@@ -170,7 +178,7 @@ def read_header(data: bytes, *, max_pixels: int) -> ImageHeader:
         raise UnsupportedFormatError(
             f"not an image of a format that is taken ({', '.join(FORMATS)})" if data else "the image is empty"
         )
-    with _open(data, image_format, max_pixels) as image:
+    with _open(BytesIO(data), image_format, max_pixels) as image:
         header = ImageHeader(image_format=image_format, width=image.width, height=image.height)
     if header.pixels > max_pixels:
         raise ImageTooLargeError(header.pixels, max_pixels)
@@ -191,13 +199,16 @@ def decode(data: bytes, *, max_pixels: int) -> Photograph:
     """
     image_format = read_header(data, max_pixels=max_pixels).image_format
     lossless = image_format not in (JPEG, WEBP) or (image_format is WEBP and _webp_is_lossless(data))
-    with _open(data, image_format, max_pixels) as image:
-        del data  # let go of as soon as it is decoded, if nobody else holds it
+    source = BytesIO(data)
+    del data
+    with _open(source, image_format, max_pixels) as image:
         try:
             if image_format is not JPEG and getattr(image, "n_frames", 1) > 1:
                 raise UndecodableImageError("animated images and images of several pages are not taken")
             image.load()
-            return _photograph(image, image_format, lossless=lossless)
+            orientation = _orientation(image)
+            source.close()  # this frees the encoded bytes, unless somebody else holds them
+            return _photograph(image, image_format, orientation, lossless=lossless)
         except (ImageError, MemoryError):
             raise
         except Exception as error:
@@ -205,11 +216,12 @@ def decode(data: bytes, *, max_pixels: int) -> Photograph:
             raise UndecodableImageError(f"broken {image_format.name} data: {error}") from error
 
 
-def _photograph(image: Image.Image, image_format: ImageFormat, *, lossless: bool) -> Photograph:
+def _photograph(
+    image: Image.Image, image_format: ImageFormat, orientation: int, *, lossless: bool
+) -> Photograph:
     """Copy a loaded image, strip by strip, to where it belongs when upright."""
     mode = _plain_mode(image)
     convert = _converter(image, mode)
-    orientation = _orientation(image)
     turned = orientation in SIDEWAYS
     height, width = (image.width, image.height) if turned else (image.height, image.width)
     pixels = np.empty((height, width, 3), np.uint8)
@@ -247,22 +259,16 @@ def check_fits(photograph: Photograph, image_format: ImageFormat) -> None:
         )
 
 
-def encode(restored: torch.Tensor, photograph: Photograph, image_format: ImageFormat) -> bytes:
-    """Write restored pixels as a file, with everything else as it was in `photograph`.
+def encode(photograph: Photograph, image_format: ImageFormat) -> bytes:
+    """Write a photograph as a file; its pixels may have been restored meanwhile (`Photograph.with_pixels`).
 
     Alpha and colour profile are kept and greyscale stays greyscale. JPEG and BMP hold no alpha: there the
     image is laid over white. What came without loss goes out without loss where the format can.
-
-    Args:
-        restored: uint8 `(3, H, W)` of the size of `photograph`.
     """
-    height, width = restored.shape[1:]
+    height, width = photograph.height, photograph.width
     keeps_alpha = photograph.alpha is not None and image_format.holds_alpha
     mode = ("L" if photograph.greyscale else "RGB") + ("A" if keeps_alpha else "")
-    strips = (
-        _strip(restored[:, top:bottom], photograph, mode, slice(top, bottom))
-        for top, bottom in _strips(height, width)
-    )
+    strips = (_strip(photograph, mode, slice(top, bottom)) for top, bottom in _strips(height, width))
     if image_format is PNG:
         return write_png(
             (np.asarray(strip) for strip in strips),
@@ -290,9 +296,9 @@ def encode(restored: torch.Tensor, photograph: Photograph, image_format: ImageFo
     return buffer.getvalue()
 
 
-def _strip(restored: torch.Tensor, photograph: Photograph, mode: str, rows: slice) -> Image.Image:
-    """Rows of the restored image, uint8 `(3, h, W)`, in Pillow's `mode`: L, LA, RGB or RGBA."""
-    strip = Image.fromarray(np.ascontiguousarray(restored.permute(1, 2, 0).numpy()))
+def _strip(photograph: Photograph, mode: str, rows: slice) -> Image.Image:
+    """Some rows in Pillow's `mode`: L, LA, RGB or RGBA."""
+    strip = Image.fromarray(np.ascontiguousarray(photograph.pixels[:, rows].permute(1, 2, 0).numpy()))
     strip = strip.convert(mode.removesuffix("A"))
     if photograph.alpha is not None:
         alpha = Image.fromarray(photograph.alpha[rows])
@@ -310,10 +316,10 @@ def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
         yield top, min(top + rows, height)
 
 
-def _open(data: bytes, image_format: ImageFormat, max_pixels: int) -> ImageFile.ImageFile:
+def _open(source: BytesIO, image_format: ImageFormat, max_pixels: int) -> ImageFile.ImageFile:
     """Pillow's lazy image; only the reader of `image_format` gets to see the bytes."""
     try:
-        return Image.open(BytesIO(data), formats=image_format.pillow_names)
+        return Image.open(source, formats=image_format.pillow_names)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(None, max_pixels) from error
     except MemoryError:

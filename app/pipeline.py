@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from app import images
@@ -26,10 +26,18 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client wants: its images, the format of each answer (None: as it came), the prompts, the
-    model."""
+    """What a client wants.
 
-    images: Sequence[bytes]
+    Attributes:
+        images: the encoded images; each is taken out, and empty bytes left, once it is being decoded, so that
+            nobody may hold it longer than it is needed.
+        formats: of each answer; None: as it came.
+        prompt: the degradation prompt; None: perceived.
+        caption: the semantic prompt, if any.
+        model: the name of a loaded checkpoint.
+    """
+
+    images: list[bytes]
     formats: Sequence[ImageFormat | None]
     prompt: str | None
     caption: str | None
@@ -68,6 +76,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
+    """A photograph, first as it came and then restored, the format of its answer, and its prompt."""
+
     photograph: Photograph
     image_format: ImageFormat
     prompt: str
@@ -186,27 +196,27 @@ class Pipeline:
         """
         restorer = self.restorer(model)
         await self._make_room([data], ticket)
-        photograph = await self._each([data], self._decode)
-        return await self._run(restorer.perceive, photograph[0].pixels)
+        photograph = await self._run(self._decode, data)
+        return await self._run(restorer.perceive, photograph.pixels)
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
         restorer = self.restorer(order.model)
         started = time.perf_counter()
         await self._make_room(order.images, ticket)
 
-        def prepare(pair: tuple[bytes, ImageFormat | None]) -> _Prepared:
-            return self._prepare(*pair, order.prompt, restorer)
-
-        prepared = await self._each(list(zip(order.images, order.formats, strict=True)), prepare)
+        prepared = await self._each(
+            range(len(order.images)), lambda index: self._prepare(order, index, restorer)
+        )
         decoded = time.perf_counter()
         restored = await self._through_queue(prepared, order.caption, restorer, deadline)
         ticket.drop_images()
+        # from here on nobody holds the rainy pixels
+        prepared = [
+            replace(item, photograph=item.photograph.with_pixels(answer.image))
+            for item, answer in zip(prepared, restored, strict=True)
+        ]
         returned = time.perf_counter()
-
-        def encode(pair: tuple[_Prepared, Restored]) -> RestoredFile:
-            return self._encode(*pair)
-
-        files = await self._each(list(zip(prepared, restored, strict=True)), encode)
+        files = await self._each(prepared, self._encode)
         prompts = [item.prompt for item in prepared]
         return Outcome(
             files=files,
@@ -241,14 +251,12 @@ class Pipeline:
     def _decode(self, data: bytes) -> Photograph:
         return images.decode(data, max_pixels=self.settings.max_image_pixels)
 
-    def _prepare(
-        self, data: bytes, image_format: ImageFormat | None, prompt: str | None, restorer: Restorer
-    ) -> _Prepared:
+    def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
         started = time.perf_counter()
-        photograph = self._decode(data)
-        image_format = image_format or photograph.image_format
+        photograph = images.decode(_take(order.images, index), max_pixels=self.settings.max_image_pixels)
+        image_format = order.formats[index] or photograph.image_format
         images.check_fits(photograph, image_format)
-        prompt = prompt or restorer.perceive(photograph.pixels).prompt
+        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
         self.metrics.observe_stage("decode", time.perf_counter() - started)
         return _Prepared(photograph=photograph, image_format=image_format, prompt=prompt)
 
@@ -272,18 +280,24 @@ class Pipeline:
             self.metrics.observe_stage("inference", item.inference_seconds)
         return restored
 
-    def _encode(self, prepared: _Prepared, restored: Restored) -> RestoredFile:
+    def _encode(self, restored: _Prepared) -> RestoredFile:
         started = time.perf_counter()
-        photograph = prepared.photograph
-        data = images.encode(restored.image, photograph, prepared.image_format)
+        photograph = restored.photograph
+        data = images.encode(photograph, restored.image_format)
         self.metrics.observe_stage("encode", time.perf_counter() - started)
-        return RestoredFile(data, prepared.image_format, photograph.width, photograph.height)
+        return RestoredFile(data, restored.image_format, photograph.width, photograph.height)
 
     async def _run(self, function: Callable[..., Value], *arguments: object) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
         return await _all([self._run(function, item) for item in items])
+
+
+def _take(encoded: list[bytes], index: int) -> bytes:
+    """The image at `index`, which the list no longer holds."""
+    data, encoded[index] = encoded[index], b""
+    return data
 
 
 async def _all(awaitables: Sequence[Awaitable[Value]]) -> list[Value]:

@@ -38,9 +38,9 @@ class Settings(BaseSettings):
         default="auto", description="Arithmetic of the network; auto: what is fastest and exact enough here."
     )
 
-    max_body_bytes: PositiveInt = Field(default=128 * MIB, description="Largest request body, bytes.")
-    max_image_bytes: PositiveInt = Field(default=32 * MIB, description="Largest encoded image, bytes.")
-    max_image_pixels: PositiveInt = Field(default=64 * MIB, description="Largest image, width x height.")
+    max_body_bytes: PositiveInt = Field(default=384 * MIB, description="Largest request body, bytes.")
+    max_image_bytes: PositiveInt = Field(default=256 * MIB, description="Largest encoded image, bytes.")
+    max_image_pixels: PositiveInt = Field(default=128 * MIB, description="Largest image, width x height.")
     max_images: PositiveInt = Field(default=16, description="Most images in one request.")
     max_prompt_chars: PositiveInt = Field(default=500, description="Longest prompt or caption, characters.")
 
@@ -48,11 +48,11 @@ class Settings(BaseSettings):
         default=256, description="Most images admitted and not yet restored; beyond it requests get 503."
     )
     max_inflight_bytes: PositiveInt = Field(
-        default=1024 * MIB,
+        default=1536 * MIB,
         description="Most bytes held for requests in flight (encoded, decoded and restored); beyond it 503.",
     )
     deadline_seconds: PositiveFloat = Field(
-        default=120.0, description="Longest wait from admission to restored image; beyond it 504."
+        default=300.0, description="Longest wait from admission to restored image; beyond it 504."
     )
     batch_pixels: NonNegativeInt = Field(
         default=0, description="Padded pixels in one batch at most; 0: measured at warm-up."
@@ -91,5 +91,10 @@ class Settings(BaseSettings):
         return self
 
 
-WORKING_BYTES_PER_PIXEL = 7
-"""Bytes that an image holds per pixel while in flight: three decoded, three restored, one of alpha."""
+WORKING_BYTES_PER_PIXEL = 8
+"""Bytes that an image holds per pixel at most while in flight, beside its encoded bytes.
+
+One of alpha, three of colour, and four more: Pillow's copy while it is decoded or encoded, the three of the
+restored image between. The encoded bytes of what came stay accounted for until the answer, which takes about
+as many.
+"""

@@ -96,8 +96,15 @@ class DeviceWorker:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while entries := self._queue.take():
+        while self._restore_next():
+            pass
+
+    def _restore_next(self) -> bool:
+        """Restore one batch and let go of it; False when the queue is closed and drained."""
+        entries = self._queue.take()
+        if entries:
             self._restore(entries, time.monotonic())
+        return bool(entries)
 
     def _restore(self, entries: list[RestorationEntry], started: float) -> None:
         key = entries[0].key

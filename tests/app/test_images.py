@@ -55,7 +55,7 @@ def reopen(data: bytes) -> Image.Image:
 
 
 def restored_unchanged(photograph: Photograph, image_format: ImageFormat) -> Image.Image:
-    return reopen(images.encode(photograph.pixels, photograph, image_format))
+    return reopen(images.encode(photograph, image_format))
 
 
 class TestSniffing:

@@ -1,5 +1,8 @@
 """Were these wrong, one bad image would take its neighbours with it, or the whole service."""
 
+import gc
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -113,6 +116,23 @@ def test_one_image_that_does_not_fit_into_memory_fails_alone(bench: Bench) -> No
     with pytest.raises(RestorationError):
         entry.reply.result(timeout=10)
     assert bench.queue.batch_pixels >= SIDE * SIDE
+
+
+def test_photographs_are_let_go_of_at_once(bench: Bench) -> None:
+    """Else a large one would stay in memory until the next one comes, or a garbage collection."""
+    bench.worker.start()
+    entries = bench.put(1, 2)
+    held = [weakref.ref(thing) for entry in entries for thing in (entry.payload.image, entry)]
+    held += [weakref.ref(entry.reply.result(timeout=10).image) for entry in entries]
+    gc.disable()
+    try:
+        del entries
+        patience = time.monotonic() + 10
+        while any(ref() is not None for ref in held):
+            assert time.monotonic() < patience, "something still holds them"
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_the_speed_is_measured(bench: Bench) -> None:
