@@ -26,8 +26,9 @@ class Perceived:
     directions: dict[str, float]
 
 
-RAIN_FROM = 0.35
-"""Rain is named from this probability on: rain left in costs a picture more than looking for it in vain."""
+RAIN_FROM = 0.5
+"""Rain is named where it is at least so likely, other degradations left aside, unless the compact CLIP's
+settings say otherwise (`rain_from`)."""
 
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
@@ -59,6 +60,7 @@ class Perception:
         self.device = device
         self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
         self.temperature: float = clip.settings.get("temperature", 1.0)
+        self.rain_from: float = clip.settings.get("rain_from", RAIN_FROM)
         clip.model.to(device).eval()
         self.mean = torch.tensor(clip.mean, device=device)[:, None, None]
         self.std = torch.tensor(clip.std, device=device)[:, None, None]
@@ -89,11 +91,14 @@ class Perception:
         features = cast(Any, self.clip.model).encode_image((crops - self.mean) / self.std)
         return F.normalize(features, dim=-1) @ self.text.T
 
+    def logits(self, image: Tensor) -> Tensor:
+        """Mean scores (len(DEGRADATIONS),) of the crops of a uint8 image (3, H, W)."""
+        return self.scores(self.crops(image)).mean(0)
+
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Perceived:
         """Perceives a uint8 image (3, H, W), H and W at least 1."""
-        logits = self.scores(self.crops(image)).mean(0) / self.temperature
-        joint = cast(list[float], cast(Any, logits.softmax(dim=-1)).tolist())
+        joint = cast(list[float], cast(Any, (self.logits(image) / self.temperature).softmax(dim=-1)).tolist())
         types = dict.fromkeys(TYPES, 0.0)
         densities = dict.fromkeys(DENSITIES, 0.0)
         directions = dict.fromkeys(DIRECTIONS, 0.0)
@@ -106,18 +111,24 @@ class Perception:
         densities = {k: v / rain for k, v in densities.items()}
         directions = {k: v / rain for k, v in directions.items()}
         prompt = describe(
-            decide(types),
+            decide(types, self.rain_from),
             max(densities, key=densities.__getitem__),
             max(directions, key=directions.__getitem__),
         )
         return Perceived(prompt, types, densities, directions)
 
 
-def decide(types: dict[str, float]) -> str:
+def rain_or_clean(types: dict[str, float]) -> float:
+    """The probability of rain given that it is rain or nothing, by probabilities over `TYPES`."""
+    rain = types["rain"] + types["rain and haze"]
+    return rain / max(rain + types["clean"], 1e-12)
+
+
+def decide(types: dict[str, float], rain_from: float = RAIN_FROM) -> str:
     """What the sentence names, by probabilities over `TYPES`: `rain` or `clean`.
 
     The sentence is the prompt of a service that takes rain away and leaves the rest of a picture alone, so
-    whatever else is seen is reported but not named: what is named would be removed. In doubt it rains.
+    whatever else is seen is reported but not named: what is named would be removed. `rain_from` is set so
+    that nearly every picture without rain is called clean.
     """
-    rain = types["rain"] + types["rain and haze"]
-    return "rain" if rain >= min(RAIN_FROM, types["clean"]) else "clean"
+    return "rain" if rain_or_clean(types) >= rain_from else "clean"

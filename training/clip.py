@@ -8,6 +8,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from model.perception import DEGRADATIONS, Perception
+from model.perception import DEGRADATIONS, Perception, rain_or_clean
 from model.weights import CLIP, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.descriptions import (
     HELD_OUT,
@@ -188,22 +189,30 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         torch.tensor(clip.mean)[:, None, None].to(device),
         torch.tensor(clip.std)[:, None, None].to(device),
     )
+    with torch.no_grad():
+        ids = clip.tokenizer([canonical(Attributes(*degradation)) for degradation in DEGRADATIONS])
+        fixed = model.encode_text(ids.to(device), normalize=True)
+
+    def loss_of(image_features: Tensor, shown: list[Attributes]) -> Tensor:
+        scale = model.logit_scale.exp()
+        if config.lock_text:
+            return F.cross_entropy(scale * image_features @ fixed.T, truth_of(shown, device))
+        texts, said = zip(*(spoken(a, words, config.detail, TRAINING) for a in shown), strict=True)
+        ids = clip.tokenizer([disturb(t, words) for t in texts]).to(device)
+        positive = torch.tensor([[matches(s, a) for s in said] for a in shown], device=device)
+        return contrastive_loss(scale * image_features @ model.encode_text(ids, normalize=True).T, positive)
+
     bar = tqdm(unit="step", mininterval=10)
     began = time.monotonic()
     while (progress := (time.monotonic() - began) / 60 / config.minutes) < 1:
         images, shown = degraded_crops(data, config.batch, size, rng, generator)
-        texts, said = zip(*(spoken(a, words, config.detail, TRAINING) for a in shown), strict=True)
-        ids = clip.tokenizer([disturb(t, words) for t in texts]).to(device)
-        positive = torch.tensor([[matches(s, a) for s in said] for a in shown], device=device)
         rate = config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress)) * min(1, (bar.n + 1) / 100)
         for group in optimizer.param_groups:
             group["lr"] = rate
         image_features = model.encode_image(
             ((images - mean) / std).contiguous(memory_format=torch.channels_last), normalize=True
         )
-        text_features = model.encode_text(ids, normalize=True)
-        logits = model.logit_scale.exp() * image_features @ text_features.T
-        loss = contrastive_loss(logits, positive)
+        loss = loss_of(image_features, shown)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
@@ -216,6 +225,8 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     bar.close()
     model.eval()
     description["temperature"] = fit_temperature(clip, held_out, device)
+    clip.settings.update(description)
+    description["rain_from"] = fit_rain_from(clip, held_out, device)
     clip.settings.update(description)
     report = measure(clip, held_out, device)
     write_checkpoint(folder, CLIP, model.state_dict(), {**description, "held_out": report})
@@ -242,14 +253,43 @@ def image_logits(
     return torch.cat(logits), shown
 
 
+def truth_of(shown: Sequence[Attributes], device: torch.device) -> Tensor:
+    """The place among `DEGRADATIONS` of what each crop shows: (N,)."""
+    places = [DEGRADATIONS.index((a.kind, a.density, a.direction)) for a in shown]
+    return torch.tensor(places, device=device)
+
+
 def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
-    """The divisor of the scores with the least negative log-likelihood on held-out scenes (Guo et al., ICML
-    2017).
-    """
-    logits, shown = image_logits(clip, data, device, batches=8, seed=1)
-    truth = torch.tensor([DEGRADATIONS.index((a.kind, a.density, a.direction)) for a in shown], device=device)
+    """The divisor of a picture's mean scores with the least negative log-likelihood on held-out scenes (Guo
+    et al., ICML 2017)."""
+    perception = Perception(clip, device)
+    generator = Generator(device=device).manual_seed(1)
+    rng = np.random.default_rng(1)
+    logits: list[Tensor] = []
+    shown: list[Attributes] = []
+    with torch.inference_mode():
+        for _ in range(24):
+            images, found = degraded_crops(data, 16, 3 * perception.crop, rng, generator)
+            logits += [perception.logits((image * 255).round().to(torch.uint8)) for image in images]
+            shown += found
+    truth = truth_of(shown, device)
     candidates = torch.logspace(-1, 1, 81).tolist()
-    return min(candidates, key=lambda t: F.cross_entropy(logits / t, truth).item())
+    return min(candidates, key=lambda t: F.cross_entropy(torch.stack(logits) / t, truth).item())
+
+
+RAIN_FROM_AT_LEAST, CLEAN_SHARE = 0.35, 0.97
+
+
+def fit_rain_from(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
+    """The likelihood of rain that `CLEAN_SHARE` of held-out photographs without rain stay below: four crops
+    of 256 pixels of each and the whole."""
+    perception = Perception(clip, device)
+    rng = np.random.default_rng(3)
+    pictures = list(data.photographs)
+    for _ in range(4):
+        pictures += list(random_crops(data.photographs, 256, range(len(data.photographs)), rng))
+    rain = torch.tensor([rain_or_clean(perception(picture.to(device)).types) for picture in pictures])
+    return round(max(RAIN_FROM_AT_LEAST, rain.quantile(CLEAN_SHARE).item()), 3) if len(rain) else 0.5
 
 
 def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
