@@ -3,15 +3,15 @@ synthesiser."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from training.pairs import Pair, find_sets
+from training.captions import caption_of
+from training.pairs import Pair, PairedSet, find_sets
 from training.scenes import DataError, TrainingData, held_out
 
 MEMORY = 8 * 2**30
@@ -46,24 +46,24 @@ class PublishedPairs(Sequence[Tensor]):
         return pair
 
 
-def read_captions(path: Path) -> dict[str, str]:
-    """Captions by the stem of the image's name, from a CSV with the columns `file` and `caption`.
+def training_sets(root: Path, *, validation: bool = False) -> list[PairedSet]:
+    """The paired sets under a folder without the scenes that are kept for validation, or those alone: one
+    scene in sixteen, all its rainy versions with it.
 
     Raises:
-        DataError: a file that cannot be read or lacks a column.
+        DataError: a folder without paired sets; photographs to rain on, which have no rainy images yet.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"file", "caption"} <= set(rows.fieldnames or ()):
-                raise DataError(f"{path} has no columns 'file' and 'caption'")
-            return {Path(row["file"]).stem: row["caption"].strip() for row in rows if row["caption"]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    if (root / "clean").is_dir():
+        raise DataError(f"{root} holds photographs: captions go with paired sets")
+
+    def kept(found: PairedSet) -> tuple[Pair, ...]:
+        return tuple(p for p in found.pairs if held_out(f"{found.name}/{p.clean.path.stem}") == validation)
+
+    return [PairedSet(found.name, kept(found)) for found in find_sets(root)]
 
 
 def read_training_data(
-    root: Path, *, validation: bool = False, captions: dict[str, str] | None = None
+    root: Path, *, validation: bool = False, captions: Sequence[Mapping[str, str]] = ()
 ) -> TrainingData:
     """A folder with `clean/` as `TrainingData` reads it; any other as paired sets, which are trained on as
     they are.
@@ -73,27 +73,31 @@ def read_training_data(
     Args:
         root: the folder.
         validation: read the scenes that are kept for validation.
-        captions: semantic prompts of pairs, by the name of the rainy or of the clean image.
+        captions: semantic prompts of pairs, by the name of the rainy or of the clean image; where several
+            have one, the first counts.
 
     Raises:
         DataError: a folder that is neither; captions for a folder of photographs, or for none of the pairs.
     """
-    if (root / "clean").is_dir():
-        if captions is not None:
-            raise DataError(f"{root} holds photographs: captions go with paired sets")
+    if (root / "clean").is_dir() and not captions:
         return TrainingData(root, validation=validation)
-    chosen = [
-        pair
-        for found in find_sets(root)
-        for pair in found.pairs
-        if held_out(f"{found.name}/{pair.clean.path.stem}") == validation
-    ]
+    sets = training_sets(root, validation=validation)
+    chosen = [pair for found in sets for pair in found.pairs]
     if not chosen and not validation:
         raise DataError(f"every scene of {root} is held out from training: it holds too few")
     data = TrainingData(None, validation=validation)
     data.pairs = PublishedPairs(chosen)
-    if captions is not None:
-        data.captions = [captions.get(p.name, captions.get(p.clean.path.stem)) for p in chosen]
+    if captions:
+        data.captions = [training_caption(captions, found, pair) for found in sets for pair in found.pairs]
         if chosen and not any(data.captions):
             raise DataError(f"no caption names an image of {root}")
     return data
+
+
+def training_caption(captions: Sequence[Mapping[str, str]], found: PairedSet, pair: Pair) -> str | None:
+    """The first caption of a pair, by the name of its rainy image or of its clean one."""
+    for one in captions:
+        caption = caption_of(one, found, pair) or one.get(pair.clean.path.stem)
+        if caption:
+            return caption
+    return None

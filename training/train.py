@@ -13,7 +13,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +26,17 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from model.captioner import Captioner
 from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.weights import NETWORK, build_network, read_config, read_state
+from training.captions import await_captions, caption_pairs, read_captions
 from training.descriptions import canonical
 from training.instructions import Instructed, Mixture, attributes_of, instruct
 from training.muon import Muon
-from training.published import read_captions, read_training_data
+from training.pairs import PairedSet
+from training.published import read_training_data, training_caption, training_sets
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.scenes import TrainingData, random_crops
 
@@ -71,6 +74,9 @@ class TrainConfig:
     )
     captions: str | None = None
     """A CSV with the captions of published pairs."""
+    captioner: str | None = None
+    """What `Captioner.from_source` takes: writes the captions that are missing, into `captions.csv` beside
+    the checkpoints."""
     pairs: float = 0.05
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
     learning_rate: float = 1e-3
@@ -305,7 +311,9 @@ def train(
         torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    captions = None if config.captions is None else read_captions(Path(config.captions))
+    captions = [] if config.captions is None else [read_captions(Path(config.captions))]
+    if config.captioner is not None and config.text:
+        captions.append(written_captions(config.captioner, captions, data_root, out, device, rank))
     data = read_training_data(data_root, captions=captions)
     held_out = read_training_data(data_root, validation=True)
 
@@ -432,6 +440,26 @@ def train(
     )
     writer.close()
     return last
+
+
+def written_captions(
+    captioner: str, given: Sequence[Mapping[str, str]], root: Path, out: Path, device: torch.device, rank: int
+) -> dict[str, str]:
+    """A captioner's captions of the rainy training images that `given` says nothing about.
+
+    The first process writes them into `out`, the others wait for it.
+    """
+    sets = [
+        PairedSet(found.name, tuple(p for p in found.pairs if not training_caption(given, found, p)))
+        for found in training_sets(root)
+    ]
+    path = out / "captions.csv"
+    if rank > 0:
+        return await_captions(sets, path)
+    total = sum(len(found.pairs) for found in sets)
+    with tqdm(total=total, unit="caption", mininterval=10) as bar:
+        writer = Captioner.from_source(captioner, str(device))
+        return caption_pairs(sets, writer, path, progress=bar.update)
 
 
 def join_peers(device: torch.device) -> tuple[int, int]:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from training.captions import read_captions
 from training.pairs import PairsError, find_sets
-from training.published import PublishedPairs, read_captions, read_training_data
+from training.published import PublishedPairs, read_training_data
 from training.scenes import DataError
 from training.train import Batches, Stage, TrainConfig
 
@@ -128,7 +129,7 @@ def test_captions_reach_the_prompts_of_their_own_pairs(tmp_path: Path):
     rain1400(tmp_path / "training", 20)
     table = tmp_path / "captions.csv"
     table.write_text("file,caption\n" + "".join(f"{i}.jpg,scene number {i}\n" for i in range(1, 21)))
-    data = read_training_data(tmp_path, captions=read_captions(table))
+    data = read_training_data(tmp_path, captions=[read_captions(table)])
     batches = Batches(data, TrainConfig(steps=1, pairs=1.0), torch.device("cpu"), 0)
     crops = batches.crops(0, Stage(until=1, crop=16, batch=6))
     assert len(crops.photographs) == 0
@@ -148,7 +149,7 @@ def test_captions_that_cannot_be_used_are_refused(tmp_path: Path, text: str, com
     rain200h(tmp_path / "set", 12)
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(DataError, match=complaint):
-        read_training_data(tmp_path / "set", captions=read_captions(tmp_path / "captions.csv"))
+        read_training_data(tmp_path / "set", captions=[read_captions(tmp_path / "captions.csv")])
 
 
 def test_a_folder_of_neither_kind_is_refused(tmp_path: Path):
