@@ -74,7 +74,7 @@ def render(
     request_id: str,
     started: float,
 ) -> Response:
-    """Write the answer with all its headers. Takes a while for large images: not for the event loop.
+    """Write the answer with all its headers. A JSON or ZIP container takes a while: not for the event loop.
 
     Args:
         started: `time.perf_counter()` seconds at the arrival of the request.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -100,7 +101,7 @@ async def derain(
             model=restorer.name,
         )
         outcome = await _unless_disconnected(request, pipeline.restore(order, ticket))
-        return await asyncio.to_thread(
+        write = partial(
             render,
             answer,
             outcome,
@@ -109,6 +110,8 @@ async def derain(
             request_id=request.state.request_id,
             started=request.state.started,
         )
+        # a bare image is written already; a container takes a while
+        return write() if answer.container is None else await asyncio.to_thread(write)
 
 
 @router.post(

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import torch
+
 from app import images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.errors import ImageProblemError, ProblemError
@@ -19,6 +21,9 @@ from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Re
 from model.perception import Perceived
 from model.prompts import Prompt
 from model.restorer import Restorer
+
+READ_AT_ONCE_BYTES = 1024 * 1024
+"""Encoded bytes of which the event loop reads the headers itself: it takes less time than waking a thread."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -46,17 +51,18 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class RestoredFile:
-    """An encoded answer and its size in pixels."""
+    """An encoded answer, its size in pixels, and the seconds that encoding took."""
 
     data: bytes
     image_format: ImageFormat
     width: int
     height: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an `Order`; times in seconds, `queue` and `inference` those of the slowest image.
+    """What became of an `Order`; times in seconds, each that of its slowest image.
 
     Attributes:
         prompt: the degradation prompt used; where several were perceived, all, in order, joined by
@@ -76,11 +82,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A photograph, first as it came and then restored, the format of its answer, and its prompt."""
+    """A photograph, first as it came and then restored, the format of its answer, its prompt, and the seconds
+    that decoding and perceiving took."""
 
     photograph: Photograph
     image_format: ImageFormat
     prompt: str
+    seconds: float
 
 
 class Pipeline:
@@ -113,7 +121,9 @@ class Pipeline:
         )
         self._queue = queue
         self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
-        self._codecs = ThreadPoolExecutor(settings.codec_threads or os.cpu_count() or 1, "codec")
+        self._codecs = ThreadPoolExecutor(
+            settings.codec_threads or os.cpu_count() or 1, "codec", initializer=_compute_alone
+        )
         metrics.queue_images.set_function(lambda: queue.images)
         metrics.backlog_seconds.set_function(lambda: queue.backlog_seconds)
         metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
@@ -201,13 +211,11 @@ class Pipeline:
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
         restorer = self.restorer(order.model)
-        started = time.perf_counter()
         await self._make_room(order.images, ticket)
 
         prepared = await self._each(
             range(len(order.images)), lambda index: self._prepare(order, index, restorer)
         )
-        decoded = time.perf_counter()
         restored = await self._through_queue(prepared, order.caption, restorer, deadline)
         ticket.drop_images()
         # from here on nobody holds the rainy pixels
@@ -215,7 +223,6 @@ class Pipeline:
             replace(item, photograph=item.photograph.with_pixels(answer.image))
             for item, answer in zip(prepared, restored, strict=True)
         ]
-        returned = time.perf_counter()
         files = await self._each(prepared, self._encode)
         prompts = [item.prompt for item in prepared]
         return Outcome(
@@ -223,10 +230,10 @@ class Pipeline:
             prompt=prompts[0] if len(set(prompts)) == 1 else "; ".join(prompts),
             perceived=order.prompt is None,
             batch_size=max(item.batch_size for item in restored),
-            decode_seconds=decoded - started,
+            decode_seconds=max(item.seconds for item in prepared),
             queue_seconds=max(item.queue_seconds for item in restored),
             inference_seconds=max(item.inference_seconds for item in restored),
-            encode_seconds=time.perf_counter() - returned,
+            encode_seconds=max(file.seconds for file in files),
         )
 
     async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> None:
@@ -235,7 +242,10 @@ class Pipeline:
         def read(data: bytes) -> ImageHeader:
             return images.read_header(data, max_pixels=self.settings.max_image_pixels)
 
-        headers = await self._each(encoded, read)
+        if sum(map(len, encoded)) <= READ_AT_ONCE_BYTES:
+            headers = [_blaming(index, len(encoded), read, data) for index, data in enumerate(encoded)]
+        else:
+            headers = await self._each(encoded, read)
         size = WORKING_BYTES_PER_PIXEL * sum(header.pixels for header in headers)
         limit = self.settings.max_inflight_bytes
         if size + sum(map(len, encoded)) > limit:
@@ -257,8 +267,9 @@ class Pipeline:
         image_format = order.formats[index] or photograph.image_format
         images.check_fits(photograph, image_format)
         prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
-        self.metrics.observe_stage("decode", time.perf_counter() - started)
-        return _Prepared(photograph=photograph, image_format=image_format, prompt=prompt)
+        seconds = time.perf_counter() - started
+        self.metrics.observe_stage("decode", seconds)
+        return _Prepared(photograph=photograph, image_format=image_format, prompt=prompt, seconds=seconds)
 
     async def _through_queue(
         self, prepared: Sequence[_Prepared], caption: str | None, restorer: Restorer, deadline: float
@@ -284,14 +295,29 @@ class Pipeline:
         started = time.perf_counter()
         photograph = restored.photograph
         data = images.encode(photograph, restored.image_format)
-        self.metrics.observe_stage("encode", time.perf_counter() - started)
-        return RestoredFile(data, restored.image_format, photograph.width, photograph.height)
+        seconds = time.perf_counter() - started
+        self.metrics.observe_stage("encode", seconds)
+        return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
 
-    async def _run(self, function: Callable[..., Value], *arguments: object) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+    def _run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
+        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
         return await _all([self._run(function, item) for item in items])
+
+
+def _compute_alone() -> None:
+    """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
+    torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
+    torch.set_num_threads(1)
+
+
+def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:
+    """Call a function for one image of several. Raises ImageProblemError around what it raises."""
+    try:
+        return function(item)
+    except Exception as error:
+        raise ImageProblemError(index, of, error) from error
 
 
 def _take(encoded: list[bytes], index: int) -> bytes:

@@ -80,6 +80,7 @@ class DeviceWorker:
         self._networks = networks
         self._queue = queue
         self._on_batch = on_batch
+        self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     @property
@@ -96,6 +97,9 @@ class DeviceWorker:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        # a thread begins with the number that any thread set last; the codecs' threads set theirs to one
+        torch.get_num_threads()
+        torch.set_num_threads(self._cores)
         while self._restore_next():
             pass
 

@@ -1,6 +1,6 @@
 """What one large photograph costs a live service: peak memory above the idle process, and time.
 
-python benchmarks/large_image.py --megapixels 100 --output benchmarks/results/large_image.json
+python -m benchmarks.large_image --megapixels 100 --output benchmarks/results/large_image.json
 
 The service runs as a process of its own on 127.0.0.1; its memory is what Linux counts (VmRSS, and VmHWM,
 reset before every request). The photograph is one of tests/data, magnified, with noise as a sensor adds it.
@@ -9,14 +9,7 @@ reset before every request). The photograph is one of tests/data, magnified, wit
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +20,8 @@ import numpy as np
 import typer
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.live_service import MIB, ROOT, Service, service
+
 SOURCE = ROOT / "tests/data/pairs/input/meadow-light-rain.jpg"
 NOISE = 2.0
 """Standard deviation of the sensor's noise, of 255."""
@@ -36,28 +30,6 @@ SAVE = {
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
     "png": {"format": "PNG", "compress_level": 1},
 }
-STARTUP_SECONDS = 120
-MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A running service: where it is, and its process."""
-
-    url: str
-    pid: int
-
-    def memory(self, kind: str) -> int:
-        """Bytes: `VmRSS` now, or `VmHWM`, the most since the last reset."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"^{kind}:\s+(\d+) kB$", status, re.MULTILINE)
-        if found is None:
-            raise RuntimeError(f"the kernel does not tell {kind}")
-        return int(found[1]) * 1024
-
-    def reset_peak(self) -> None:
-        """Let VmHWM begin at what is resident now (proc(5), clear_refs)."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +46,6 @@ class Measured:
     left_above_idle_bytes: int
     seconds: float
     server_timing: str
-
-
-@contextmanager
-def service() -> Iterator[Service]:
-    """Start a service on a free port of 127.0.0.1, with the settings of the environment; ends it."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", "0"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, text=True)
-        try:
-            patience = time.monotonic() + STARTUP_SECONDS
-            while not (found := re.search(r"running on (http://\S+)", _text(log.fileno()))):
-                if process.poll() is not None or time.monotonic() > patience:
-                    raise RuntimeError(f"the service did not start:\n{_text(log.fileno())}")
-                time.sleep(0.1)
-            yield Service(found[1], process.pid)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _text(descriptor: int) -> str:
-    return os.pread(descriptor, MIB, 0).decode()
 
 
 def photograph(megapixels: float) -> Image.Image:
