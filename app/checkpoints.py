@@ -22,7 +22,7 @@ class Checkpoint:
     Attributes:
         parameters: trained parameters, those of the frozen text tower not counted.
         bytes: of the weights file.
-        text: the text tower, an open_clip model or a checkpoint beside this one.
+        text: the text tower, an open_clip model or a checkpoint beside this one; `none` of the twin without.
         sha256: of the weights file, hexadecimal.
         intact: whether that is the hash which its configuration names.
     """
@@ -80,7 +80,9 @@ def inspect(folder: Path) -> Checkpoint:
         name=folder.name,
         parameters=parameters,
         bytes=path.stat().st_size,
-        text=str(config.get("network", {}).get("text", {}).get("clip", "unknown")),
+        text=str(config.get("network", {}).get("text", {}).get("clip", "unknown"))
+        if config.get("text", True)
+        else "none",
         sha256=found,
         intact=found == config.get("sha256"),
     )

@@ -18,7 +18,7 @@ from model.blocks import (
 )
 from model.config import NetworkConfig, RestorationConfig
 from model.interaction import CAFI
-from model.text import TextEncoder
+from model.text import NoText, TextEncoder
 
 
 class TVIDerain(nn.Module):
@@ -29,7 +29,7 @@ class TVIDerain(nn.Module):
     removed. The restored image is not clamped.
     """
 
-    def __init__(self, config: NetworkConfig, text: TextEncoder | None = None) -> None:
+    def __init__(self, config: NetworkConfig, text: TextEncoder | NoText | None = None) -> None:
         """
         Args:
             config: the architecture.

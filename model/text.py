@@ -160,6 +160,23 @@ class TextEncoder(nn.Module):
         return pad_features(sequences)
 
 
+class NoText(nn.Module):
+    """The place of E in the twin without text: a single zero token, whatever is said."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("token", torch.zeros(1, 1, width), persistent=False)
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Nothing is learned."""
+        return {}
+
+    def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
+        """Prompts -> (B, 1, D) zeros."""
+        tokens = cast(Tensor, self.token).expand(len(prompts), -1, -1)
+        return TextFeatures(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+
+
 def pad_features(sequences: Sequence[Tensor]) -> TextFeatures:
     """Token features (T_i, D) of single prompts, zero-padded to one batch."""
     lengths = torch.tensor([len(s) for s in sequences], device=sequences[0].device)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from model.config import NetworkConfig, TextConfig
 from model.network import TVIDerain
-from model.text import TextEncoder, Tokenizer
+from model.text import NoText, TextEncoder, Tokenizer
 
 FORMAT = 1
 NETWORK, CLIP = "tvi-derain", "clip"
@@ -165,9 +165,10 @@ def build_text_encoder(config: TextConfig, root: Path) -> TextEncoder:
     return TextEncoder(tower, tokenizer, width=config.width, bottleneck=config.bottleneck)
 
 
-def build_network(config: NetworkConfig, root: Path) -> TVIDerain:
-    """R, M and E of a configuration, untrained but for the frozen text tower."""
-    return TVIDerain(config, build_text_encoder(config.text, root))
+def build_network(config: NetworkConfig, root: Path, *, text: bool = True) -> TVIDerain:
+    """R, M and E of a configuration, untrained but for the frozen text tower; without `text` the twin that
+    hears nothing."""
+    return TVIDerain(config, build_text_encoder(config.text, root) if text else NoText(config.text.width))
 
 
 def learned_state(network: TVIDerain) -> dict[str, Tensor]:
@@ -191,7 +192,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> TVIDerain:
             raise CheckpointError(
                 f"{folder} was trained with another {architecture.text.clip} than the one beside it"
             )
-    network = build_network(architecture, folder.parent)
+    network = build_network(architecture, folder.parent, text=config.get("text", True))
     state = read_state(folder, config)
     wanted = set(learned_state(network))
     if set(state) != wanted:
@@ -222,7 +223,9 @@ def export_network(
     """Writes a trained network as a checkpoint folder."""
     text = network.config.text
     config: dict[str, Any] = {"network": network.config.to_dict(), **(description or {})}
-    if text.pretrained is not None:
+    if isinstance(network.text, NoText):
+        config |= {"text": False, "perception": PERCEIVER}
+    elif text.pretrained is not None:
         config["perception"] = PERCEIVER
     else:
         config["clip_sha256"] = read_config(weights / text.clip, CLIP)["sha256"]

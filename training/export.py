@@ -23,14 +23,9 @@ def export_run(run: Path, folder: Path, *, weights: Path) -> int:
 
     Returns:
         The number of parameters written.
-
-    Raises:
-        ValueError: for a run that was trained without text.
     """
     saved: dict[str, Any] = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
-    if not saved["text"]:
-        raise ValueError(f"{run} was trained without text and cannot be served; it can only be started from")
-    network = build_network(NetworkConfig.from_dict(saved["architecture"]), weights)
+    network = build_network(NetworkConfig.from_dict(saved["architecture"]), weights, text=saved["text"])
     load_averaged(network, saved)
     settings = json.loads((run / "config.json").read_text())
     description = {

@@ -283,10 +283,8 @@ def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, te
 
 
 def run(network: TVIDerain, rainy: Tensor, prompts: list[Prompt]) -> Tensor:
-    """The network with its own text encoder, or with a single zero token where it has none."""
-    if network.text is None:
-        tokens = torch.zeros(len(rainy), 1, network.config.text.width, device=rainy.device)
-        return network(rainy, tokens, torch.ones(len(rainy), 1, dtype=torch.bool, device=rainy.device))
+    """The network, told its prompts."""
+    assert network.text is not None
     features = network.text.encode(prompts)
     return network(rainy, features.tokens, features.mask)
 
@@ -322,7 +320,7 @@ def train(
     if config.clip is not None:
         tower = dataclasses.replace(architecture.text, pretrained=config.clip)
         architecture = dataclasses.replace(architecture, text=tower)
-    network = build_network(architecture, Path(config.weights)) if config.text else TVIDerain(architecture)
+    network = build_network(architecture, Path(config.weights), text=config.text)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
     optimizer = Muon(learned, lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -14,9 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from app.checkpoints import inspect
 from model.config import PRESETS
+from model.network import TVIDerain
+from model.prompts import Prompt
+from model.restorer import Restorer
+from training.export import export_run
 from training.scenes import DataError, TrainingData, held_out
-from training.train import Stage, TrainConfig
+from training.train import Stage, TrainConfig, load_averaged, train
 
 RUN = """
 import sys
@@ -81,6 +86,40 @@ def test_killed_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path, tex
     assert one["step"] == two["step"] == 8
     assert all(torch.equal(one["network"][k], two["network"][k]) for k in one["network"])
     assert all(torch.equal(a, b) for a, b in zip(one["average"], two["average"], strict=True))
+
+
+def test_the_twin_without_text_is_exported_and_hears_nothing(data: Path, tmp_path: Path) -> None:
+    """Text and no text can be compared at the same budget only if the twin is restored as it was trained."""
+    run_folder, folder = tmp_path / "run", tmp_path / "weights" / "twin"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "degradation-clip").symlink_to(WEIGHTS / "degradation-clip")
+    config = TrainConfig(
+        steps=2,
+        text=False,
+        weights=str(WEIGHTS),
+        stages=(Stage(until=1.0, crop=32, batch=2),),
+        learning_rate=0.01,
+    )
+    train(config, data, run_folder)
+    export_run(run_folder, folder, weights=WEIGHTS)
+    restorer = Restorer.from_checkpoint(folder, device="cpu", precision="float32")
+
+    image = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8)
+    told = [Prompt(), Prompt("completely remove the rain"), Prompt("leave it unchanged", "a red car")]
+    first, *others = (restorer.restore([image], [prompt])[0] for prompt in told)
+    assert all(torch.equal(first, other) for other in others)
+
+    network = TVIDerain(PRESETS["s"])
+    saved = torch.load(run_folder / "last.pt", weights_only=True)
+    load_averaged(network, saved)
+    token = torch.zeros(1, 1, PRESETS["s"].text.width)
+    with torch.inference_mode():
+        trained = network.eval()(image[None] / 255, token, torch.ones(1, 1, dtype=torch.bool))[0]
+    expected = (trained.clamp(0, 1) * 255).round()
+    assert (first - expected).abs().max() <= 1
+    assert not torch.equal(first, image)
+    assert restorer.perceive(image).prompt
+    assert inspect(folder).text == "none"
 
 
 def test_held_out_scenes_are_never_trained_on(data: Path) -> None:
