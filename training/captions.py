@@ -1,4 +1,4 @@
-"""Semantic prompts of paired sets: read from a CSV, or written by a captioner that sees only the rainy images."""
+"""Semantic prompts of paired sets: from a CSV, or from a captioner, which sees the rainy images alone."""
 
 from __future__ import annotations
 

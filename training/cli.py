@@ -23,6 +23,13 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+CAPTIONERS = "TAG|FILE"
+CAPTIONER = (
+    "CoCa, which says what the rainy images show where no caption is given: an open_clip tag or local "
+    "checkpoint of coca_ViT-B-32, MODEL: and one of that, local-dir:FOLDER or hf-hub:OWNER/NAME."
+)
+
+
 def evaluate(
     data: Annotated[
         Path,
@@ -52,24 +59,53 @@ def evaluate(
             "prompt on each degradation against the target that it asks for.",
         ),
     ] = False,
+    perception: Annotated[
+        bool,
+        typer.Option(
+            "--perception",
+            help="Measure what is perceived instead, on held-out scenes of a folder that `derain train` "
+            "reads: top-1, calibration, and clean photographs taken for such.",
+        ),
+    ] = False,
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Columns file and caption: what the rainy images show."),
+    ] = None,
+    captioner: Annotated[str | None, typer.Option(metavar=CAPTIONERS, help=CAPTIONER)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Measure a model on paired sets: PSNR and SSIM on Y, before and after."""
+    from model.captioner import Captioner
+    from model.weights import CheckpointError
+    from training.captions import SemanticPrompts, read_captions
     from training.evaluate import evaluate_set, report
     from training.pairs import PairsError, find_sets
+    from training.scenes import DataError
 
     if json_path is not None and not json_path.parent.is_dir():
         raise typer.BadParameter(f"{json_path.parent} is not a folder", param_hint="--json")
-    if prompts:
-        if prompt is not None or save is not None:
-            raise typer.BadParameter("goes with neither --prompt nor --save", param_hint="--prompts")
-        _evaluate_prompts(data, _restorer(model, device, precision), limit, json_path)
+    for chosen, name, measure in (
+        (prompts, "--prompts", _evaluate_prompts),
+        (perception, "--perception", _evaluate_perception),
+    ):
+        if not chosen:
+            continue
+        if any(option is not None for option in (prompt, save, captions, captioner)) or prompts == perception:
+            raise typer.BadParameter("goes with --model, --limit and --json only", param_hint=name)
+        measure(data, _restorer(model, device, precision), limit, json_path)
         return
     try:
         sets = find_sets(data)
     except PairsError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from None
+    try:
+        semantic = SemanticPrompts(
+            {} if captions is None else read_captions(captions),
+            None if captioner is None else Captioner.from_source(captioner, device),
+        )
+    except (CheckpointError, DataError) as error:
+        raise _failure(str(error)) from None
     restorer = _restorer(model, device, precision)
     total = sum(len(found.pairs[:limit]) for found in sets)
     results: list[SetResult] = []
@@ -81,11 +117,12 @@ def evaluate(
                     restorer,
                     found,
                     prompt=prompt,
+                    semantic=semantic,
                     limit=limit,
                     save=save,
                     progress=lambda: progress.advance(task),
                 )
-            except (PairsError, ValueError) as error:
+            except (CheckpointError, PairsError, ValueError) as error:
                 raise _failure(f"{found.name}: {error}") from None
             results.append(result)
     out.print(f"{restorer.name}, {restorer.device}, {restorer.precision}", markup=False)
@@ -136,6 +173,39 @@ def _evaluate_prompts(data: Path, restorer: Restorer, limit: int | None, json_pa
         json_path.write_text(json.dumps(report, indent=2) + "\n")
 
 
+def _evaluate_perception(data: Path, restorer: Restorer, limit: int | None, json_path: Path | None) -> None:
+    from training.calibration import measure_perception
+    from training.clip import SIDE, held_out_images
+    from training.scenes import DataError, TrainingData
+
+    if restorer.perception is None:
+        raise _failure(f"{restorer.name} has nothing to perceive with")
+    count = limit or 480
+    try:
+        held_out = TrainingData(data, validation=True)
+        with _progress() as progress:
+            task = progress.add_task("evaluating", total=count + len(held_out.photographs))
+            found = measure_perception(
+                restorer.perception,
+                held_out_images(held_out, count, SIDE, restorer.device),
+                held_out.photographs,
+                progress=lambda: progress.advance(task),
+            )
+    except (DataError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from None
+    out.print(f"{restorer.name}; degraded held-out scenes of {SIDE} pixels", markup=False)
+    table = Table("attribute")
+    for title in ("images", "top-1", "ECE"):
+        table.add_column(title, justify="right")
+    for name, score in found.attributes.items():
+        table.add_row(name, str(score.images), f"{score.top1:.3f}", f"{score.ece:.3f}")
+    out.print(table)
+    out.print(f"rain is found in {found.rain_found:.1%} of the rainy ones")
+    out.print(f"{found.clean_kept:.1%} of {found.photographs} clean photographs, whole, are taken for clean")
+    if json_path is not None:
+        json_path.write_text(json.dumps({"model": restorer.name, **found.to_dict()}, indent=2) + "\n")
+
+
 def train(
     data: Annotated[
         Path,
@@ -149,7 +219,9 @@ def train(
     preset: Annotated[str, typer.Option(help="s, m or paper.")] = "s",
     steps: Annotated[int | None, typer.Option(min=1, help="How long, in steps.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="How long, in minutes of training.")] = None,
-    text: Annotated[bool, typer.Option(help="Train with prompts, or with the null token alone.")] = True,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Train with prompts, or the twin that hears nothing.")
+    ] = True,
     start_from: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Start with a run's last.pt or a checkpoint folder.")
     ] = None,
@@ -169,6 +241,7 @@ def train(
         Path | None,
         typer.Option(metavar="FILE.csv", help="Columns file and caption: what the pairs of a set show."),
     ] = None,
+    captioner: Annotated[str | None, typer.Option(metavar=CAPTIONERS, help=CAPTIONER)] = None,
     bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
@@ -184,8 +257,6 @@ def train(
         raise typer.BadParameter(f"choose {', '.join(PRESETS)}", param_hint="--preset")
     if (steps is None) == (minutes is None):
         raise typer.BadParameter("give either --steps or --minutes", param_hint="--steps")
-    if export is not None and not text:
-        raise typer.BadParameter("a network trained without text cannot be served", param_hint="--export")
     weights = default_weights_dir()
     config = TrainConfig(
         preset=preset,
@@ -197,6 +268,7 @@ def train(
         seed=seed,
         clip=clip,
         captions=None if captions is None else str(captions),
+        captioner=captioner,
         bfloat16=bfloat16,
         threads=threads,
     )

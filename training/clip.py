@@ -4,11 +4,12 @@ them.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from model.perception import DEGRADATIONS, Perception, rain_or_clean
 from model.weights import CLIP, CompactCLIP, compact_clip, load_clip, write_checkpoint
+from training.calibration import measure_perception
 from training.descriptions import (
     HELD_OUT,
     TRAINING,
@@ -33,7 +35,7 @@ from training.descriptions import (
 )
 from training.instructions import attributes_of
 from training.rain import RainRecipe, apply_noise, synthesise, uniform
-from training.scenes import TrainingData, random_crops
+from training.scenes import DataError, TrainingData, random_crops
 from training.vocabulary import write_vocabulary
 
 ARCHITECTURE: dict[str, Any] = {
@@ -42,6 +44,9 @@ ARCHITECTURE: dict[str, Any] = {
     "text_cfg": {"context_length": 24, "vocab_size": 0, "width": 256, "heads": 4, "layers": 4},
 }
 """open_clip.CLIP's arguments; the vocabulary's size is filled in."""
+
+SIDE = 192
+"""Pixels of the degraded images that perception as a whole is measured on: nine crops that do not overlap."""
 
 RECIPE = RainRecipe(clean=0.45, light=0.25, heavy=0.14, layered=0.16, haze=0.2, noise=0.1, jpeg=0.2)
 
@@ -292,9 +297,25 @@ def fit_rain_from(clip: CompactCLIP, data: TrainingData, device: torch.device) -
     return round(max(RAIN_FROM_AT_LEAST, rain.quantile(CLEAN_SHARE).item()), 3) if len(rain) else 0.5
 
 
+def held_out_images(
+    data: TrainingData, count: int, size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Attributes]]:
+    """`count` degraded images, uint8 (3, size, size), of the photographs that are large enough, and what they
+    show. Raises DataError where no photograph is."""
+    large = copy.copy(data)
+    large.photographs = [p for p in data.photographs if min(p.shape[-2:]) >= size]
+    if not large.photographs:
+        raise DataError(f"no held-out photograph is as large as {size} pixels")
+    generator = Generator(device=device).manual_seed(4)
+    rng = np.random.default_rng(4)
+    for start in range(0, count, 16):
+        images, shown = degraded_crops(large, min(16, count - start), size, rng, generator)
+        yield from zip((images * 255).round().to(torch.uint8), shown, strict=True)
+
+
 def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
     """Top-1 of type, density and direction on single crops of held-out scenes with held-out wording, in [0,
-    1].
+    1], and on whole images top-1, calibration and what becomes of clean photographs.
     """
     logits, shown = image_logits(clip, data, device, batches=10, seed=2)
     model = cast(Any, clip.model)
@@ -330,4 +351,7 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
                 values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None
             ]
             report[f"{name}_{part}"] = round(sum(hits) / len(hits), 4)
-    return report
+    found = measure_perception(perception, held_out_images(data, 480, SIDE, device), data.photographs)
+    for part, score in found.attributes.items():
+        report |= {f"image_{part}": round(score.top1, 4), f"image_{part}_ece": round(score.ece, 4)}
+    return report | {"rain_found": round(found.rain_found, 4), "clean_kept": round(found.clean_kept, 4)}

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from model.prompts import Prompt
 from model.restorer import Restorer
+from training.captions import SemanticPrompts
 from training.metrics import psnr, ssim
 from training.pairs import Pair, PairedSet
+
+NO_CAPTIONS = SemanticPrompts({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,15 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """One pair: the prompt that was used, and the quality of the rainy image before and after."""
+    """One pair: the prompt and the caption that were used, and the quality of the rainy image before and
+    after.
+    """
 
     name: str
     width: int
     height: int
     prompt: str
+    caption: str | None
     input: Quality
     restored: Quality
 
@@ -81,6 +88,7 @@ class SetResult:
                     "width": pair.width,
                     "height": pair.height,
                     "prompt": pair.prompt,
+                    "caption": pair.caption,
                     "input": _described(pair.input),
                     "restored": _described(pair.restored),
                 }
@@ -90,7 +98,12 @@ class SetResult:
 
 
 def evaluate_pair(
-    restorer: Restorer, pair: Pair, *, prompt: str | None = None, save: Path | None = None
+    restorer: Restorer,
+    pair: Pair,
+    *,
+    prompt: str | None = None,
+    caption: Callable[[Tensor], str | None] | None = None,
+    save: Path | None = None,
 ) -> PairResult:
     """Restores the rainy image of a pair, alone, and compares it with the clean one.
 
@@ -98,6 +111,7 @@ def evaluate_pair(
         restorer: the model.
         pair: what to measure.
         prompt: the degradation prompt; None: the one that the restorer perceives in the rainy image.
+        caption: gives the semantic prompt of the rainy image, uint8 (3, H, W), if it has one.
         save: folder that the restored image is written to, as PNG.
 
     Raises:
@@ -106,7 +120,8 @@ def evaluate_pair(
     """
     rainy, clean = pair.read()
     used = restorer.perceive(rainy).prompt if prompt is None else prompt
-    (restored,) = restorer.restore([rainy], [Prompt(degradation=used)])
+    said = None if caption is None else caption(rainy)
+    (restored,) = restorer.restore([rainy], [Prompt(degradation=used, semantic=said)])
     if save is not None:
         Image.fromarray(restored.permute(1, 2, 0).numpy()).save(save / f"{pair.name}.png")
     return PairResult(
@@ -114,6 +129,7 @@ def evaluate_pair(
         width=rainy.shape[2],
         height=rainy.shape[1],
         prompt=used,
+        caption=said,
         input=_quality(rainy, clean),
         restored=_quality(restored, clean),
     )
@@ -124,6 +140,7 @@ def evaluate_set(
     paired_set: PairedSet,
     *,
     prompt: str | None = None,
+    semantic: SemanticPrompts = NO_CAPTIONS,
     limit: int | None = None,
     save: Path | None = None,
     progress: Callable[[], object] = lambda: None,
@@ -134,11 +151,13 @@ def evaluate_set(
         restorer: the model.
         paired_set: the pairs, in whose order they are measured.
         prompt: the degradation prompt of all; None: the one perceived in each.
+        semantic: where captions come from.
         limit: measure only so many pairs, the first.
         save: folder under which the restored images are written, as `SET/NAME.png`.
         progress: called after each pair.
 
     Raises:
+        CheckpointError: the captioner cannot be had.
         PairsError: a file that cannot be read, or two sizes in a pair.
         ValueError: an image smaller than SSIM's window.
     """
@@ -147,7 +166,8 @@ def evaluate_set(
         folder.mkdir(parents=True, exist_ok=True)
     results: list[PairResult] = []
     for pair in paired_set.pairs[:limit]:
-        results.append(evaluate_pair(restorer, pair, prompt=prompt, save=folder))
+        caption = partial(semantic.of, paired_set, pair)
+        results.append(evaluate_pair(restorer, pair, prompt=prompt, caption=caption, save=folder))
         progress()
     return SetResult(paired_set.name, tuple(results))
 

@@ -4,6 +4,7 @@ follows."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from training.captions import read_captions
+from model.captioner import Captioner
+from model.restorer import Restorer
+from training.captions import SemanticPrompts, await_captions, caption_of, caption_pairs, read_captions
+from training.evaluate import evaluate_set
+from training.export import export_run
+from training.metrics import psnr
 from training.pairs import PairsError, find_sets
-from training.published import PublishedPairs, read_training_data
+from training.published import PublishedPairs, read_training_data, training_sets
 from training.scenes import DataError
-from training.train import Batches, Stage, TrainConfig
+from training.train import Batches, Stage, TrainConfig, train
 
 SIZE = (48, 40)
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
 def scene(seed: int) -> Image.Image:
@@ -155,3 +162,80 @@ def test_captions_that_cannot_be_used_are_refused(tmp_path: Path, text: str, com
 def test_a_folder_of_neither_kind_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no paired sets"):
         read_training_data(tmp_path)
+
+
+PAPER = ("rain_data_test_Heavy", "rain_data_test_Light", "training", "testing")
+"""Rain200H, Rain200L, Rain800 and Rain1400."""
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_set_of_the_paper_trains_resumes_and_is_measured(tmp_path: Path, coca: Path, name: str):
+    """By the code that `derain train` and `derain evaluate` run, with captions from CoCa."""
+    write, versions = LAYOUTS[name]
+    root, out, weights = tmp_path / name, tmp_path / "run", tmp_path / "weights"
+    write(root, 20 if versions == 1 else 3)
+    source = f"local-dir:{coca}"
+    config = TrainConfig(
+        steps=2, weights=str(WEIGHTS), captioner=source, stages=(Stage(until=1, crop=16, batch=2),), threads=1
+    )
+    for steps in (2, 3):
+        last = train(replace(config, steps=steps), root, out)
+        assert torch.load(last, weights_only=True)["step"] == steps
+    weights.mkdir()
+    (weights / "degradation-clip").symlink_to(WEIGHTS / "degradation-clip")
+    export_run(out, weights / "small", weights=WEIGHTS)
+
+    (found,) = find_sets(root)
+    captioner = Captioner.from_source(source, "cpu")
+    written = read_captions(out / "captions.csv")
+    trained_on = training_sets(root)[0].pairs
+    for pair in trained_on:
+        assert written[f"{name}/{pair.name}"] == captioner.caption(pair.rainy.read())
+    assert len(set(written.values())) > 1
+
+    restorer = Restorer.from_checkpoint(weights / "small", device="cpu", precision="float32")
+    result = evaluate_set(restorer, found, semantic=SemanticPrompts({}, captioner), limit=2)
+    for pair, measured in zip(found.pairs, result.pairs, strict=False):
+        rainy, clean = pair.read()
+        assert measured.caption == captioner.caption(rainy)
+        assert measured.input.psnr == psnr(rainy, clean)
+
+
+def test_a_captioner_goes_on_where_it_was_interrupted_and_never_sees_the_clean_image(
+    tmp_path: Path, coca: Path
+):
+    rain200h(tmp_path / "set", 6)
+    sets = find_sets(tmp_path / "set")
+    for pair in sets[0].pairs:
+        pair.clean.path.write_bytes(b"the truth")
+    captioner, path = Captioner.from_source(f"local-dir:{coca}", "cpu"), tmp_path / "captions.csv"
+    whole = caption_pairs(sets, captioner, path)
+    text = path.read_text()
+    assert await_captions(sets, path) == whole
+
+    lines = text.splitlines(keepends=True)
+    path.write_text("".join(lines[:3]).replace(lines[1].split(",")[1], "kept as it is\n"))
+    assert "kept as it is" in caption_pairs(sets, captioner, path).values()
+    assert path.read_text().splitlines()[2:] == text.splitlines()[2:]
+
+
+def test_captions_of_one_set_are_not_taken_for_those_of_another(tmp_path: Path):
+    (tmp_path / "captions.csv").write_text(
+        "file,caption\nheavy/norain-1x2.png,in a storm\nlight/norain-1x2.png,in a drizzle\nlight/2.png,\n"
+    )
+    captions = read_captions(tmp_path / "captions.csv")
+    for name in ("heavy", "light"):
+        rain200h(tmp_path / name, 1)
+    heavy, light = (find_sets(tmp_path / name)[0] for name in ("heavy", "light"))
+    assert caption_of(captions, heavy, heavy.pairs[0]) == "in a storm"
+    assert caption_of(captions, light, light.pairs[0]) == "in a drizzle"
+    assert captions["light/2"] == ""
+
+
+def test_what_is_said_of_the_clean_image_is_not_used_to_measure(tmp_path: Path):
+    rain1400(tmp_path / "testing", 1)
+    (found,) = find_sets(tmp_path)
+    prompts = SemanticPrompts({"1": "what only the original shows", "1_2": "what the rainy image shows"})
+    said = {pair.name: prompts.of(found, pair, pair.rainy.read()) for pair in found.pairs}
+    assert said.pop("1_2") == "what the rainy image shows"
+    assert set(said.values()) == {None}
