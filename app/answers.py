@@ -107,6 +107,7 @@ def render(
             images=encoded,
             model=model,
             prompt=outcome.prompt,
+            caption=outcome.caption,
             perceived=outcome.perceived,
             batch_size=outcome.batch_size,
             timings_ms=timings,

@@ -20,6 +20,7 @@ from app.pipeline import Pipeline
 from app.settings import Settings
 from app.worker import RestorationQueue, calibrate
 from model import weights
+from model.captioner import Captioner
 from model.restorer import Restorer
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _load(settings: Settings, metrics: Metrics) -> Pipeline:
-    """Load and warm up every checkpoint.
+    """Load and warm up every checkpoint, and load the captioner if there is one.
 
     Raises:
         model.weights.CheckpointError: one is missing or broken, or there is none.
@@ -70,6 +71,10 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
         )
         for name in names
     }
+    captioner: Captioner | None = None
+    if settings.captioner is not None:
+        captioner = Captioner(settings.captioner, settings.captioner_pretrained, settings.device)
+        captioner.load()
     queue: RestorationQueue = BatchQueue(batch_pixels=1)
     for name, restorer in restorers.items():
         calibration = calibrate(restorer)
@@ -86,7 +91,12 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
     )
     _watch(restorers, metrics)
     return Pipeline(
-        settings=settings, restorers=restorers, default_model=default, queue=queue, metrics=metrics
+        settings=settings,
+        restorers=restorers,
+        default_model=default,
+        queue=queue,
+        metrics=metrics,
+        captioner=captioner,
     )
 
 

@@ -18,6 +18,7 @@ from app.metrics import Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
+from model.captioner import Captioner
 from model.perception import Perceived
 from model.prompts import Prompt
 from model.restorer import Restorer
@@ -38,7 +39,7 @@ class Order:
             nobody may hold it longer than it is needed.
         formats: of each answer; None: as it came.
         prompt: the degradation prompt; None: perceived.
-        caption: the semantic prompt, if any.
+        caption: the semantic prompt; None: the captioner's, where there is one.
         model: the name of a loaded checkpoint.
     """
 
@@ -67,11 +68,13 @@ class Outcome:
     Attributes:
         prompt: the degradation prompt used; where several were perceived, all, in order, joined by
             semicolons.
+        caption: the semantic prompt used, if any; several written by the captioner are joined likewise.
         batch_size: images in the largest batch that one of the images was in.
     """
 
     files: list[RestoredFile]
     prompt: str
+    caption: str | None
     perceived: bool
     batch_size: int
     decode_seconds: float
@@ -88,6 +91,7 @@ class _Prepared:
     photograph: Photograph
     image_format: ImageFormat
     prompt: str
+    caption: str | None
     seconds: float
 
 
@@ -97,6 +101,7 @@ class Pipeline:
     Args:
         restorers: the loaded checkpoints by name; must hold `default_model`.
         queue: shared with the worker that `run` starts.
+        captioner: says what an image shows where the client does not.
     """
 
     def __init__(
@@ -107,11 +112,13 @@ class Pipeline:
         default_model: str,
         queue: RestorationQueue,
         metrics: Metrics,
+        captioner: Captioner | None = None,
     ) -> None:
         self.settings = settings
         self.restorers = restorers
         self.default_model = default_model
         self.metrics = metrics
+        self.captioner = captioner
         self.admission = Admission(
             max_images=settings.max_queue_images,
             max_bytes=settings.max_inflight_bytes,
@@ -216,7 +223,7 @@ class Pipeline:
         prepared = await self._each(
             range(len(order.images)), lambda index: self._prepare(order, index, restorer)
         )
-        restored = await self._through_queue(prepared, order.caption, restorer, deadline)
+        restored = await self._through_queue(prepared, restorer, deadline)
         ticket.drop_images()
         # from here on nobody holds the rainy pixels
         prepared = [
@@ -225,9 +232,11 @@ class Pipeline:
         ]
         files = await self._each(prepared, self._encode)
         prompts = [item.prompt for item in prepared]
+        captions = [item.caption for item in prepared if item.caption]
         return Outcome(
             files=files,
             prompt=prompts[0] if len(set(prompts)) == 1 else "; ".join(prompts),
+            caption="; ".join(captions if len(set(captions)) > 1 else captions[:1]) or None,
             perceived=order.prompt is None,
             batch_size=max(item.batch_size for item in restored),
             decode_seconds=max(item.seconds for item in prepared),
@@ -267,19 +276,22 @@ class Pipeline:
         image_format = order.formats[index] or photograph.image_format
         images.check_fits(photograph, image_format)
         prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
+        caption = order.caption
+        if caption is None and self.captioner is not None:
+            caption = self.captioner.caption(photograph.pixels) or None
         seconds = time.perf_counter() - started
         self.metrics.observe_stage("decode", seconds)
-        return _Prepared(photograph=photograph, image_format=image_format, prompt=prompt, seconds=seconds)
+        return _Prepared(photograph, image_format, prompt, caption, seconds=seconds)
 
     async def _through_queue(
-        self, prepared: Sequence[_Prepared], caption: str | None, restorer: Restorer, deadline: float
+        self, prepared: Sequence[_Prepared], restorer: Restorer, deadline: float
     ) -> list[Restored]:
         entries = [
             RestorationEntry(
                 key=BatchKey(
                     restorer.name, *restorer.padded_size(item.photograph.height, item.photograph.width)
                 ),
-                payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=caption)),
+                payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=item.caption)),
                 deadline=deadline,
             )
             for item in prepared

@@ -24,7 +24,8 @@ class DerainOptions(BaseModel):
     )
     caption: Text = Field(
         default=None,
-        description="The semantic prompt: what the picture shows.",
+        description="The semantic prompt: what the picture shows. Without one the captioner writes it, where "
+        "one is configured.",
         examples=["a street at night with parked cars"],
     )
     model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
@@ -66,6 +67,10 @@ class DerainResponse(BaseModel):
     prompt: str = Field(
         description="The degradation prompt used. Where the service perceived different ones for several "
         "images: all of them, in order, separated by semicolons."
+    )
+    caption: str | None = Field(
+        description="The semantic prompt used: the client's, else the captioner's where there is one; of "
+        "several images as with `prompt`."
     )
     perceived: bool = Field(description="Whether the service perceived the prompt itself.")
     batch_size: int = Field(description="Images in the batch on the device; of several images, the largest.")

@@ -38,6 +38,15 @@ class Settings(BaseSettings):
         default="auto", description="Arithmetic of the network; auto: what is fastest and exact enough here."
     )
 
+    captioner: str | None = Field(
+        default=None,
+        description="CoCa model of open_clip that says what an image shows where the client does not "
+        "(coca_ViT-B-32, local-dir:FOLDER, hf-hub:OWNER/NAME); unset: none.",
+    )
+    captioner_pretrained: str | None = Field(
+        default=None, description="Its weights: open_clip's tag or a local checkpoint file."
+    )
+
     max_body_bytes: PositiveInt = Field(default=384 * MIB, description="Largest request body, bytes.")
     max_image_bytes: PositiveInt = Field(default=256 * MIB, description="Largest encoded image, bytes.")
     max_image_pixels: PositiveInt = Field(default=128 * MIB, description="Largest image, width x height.")
@@ -84,6 +93,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "max_images is larger than max_queue_images: such a request would always be refused"
             )
+        if self.captioner_pretrained is not None and self.captioner is None:
+            raise ValueError("captioner_pretrained are the weights of a captioner, and none is named")
         if self.default_model is not None and self.models and self.default_model not in self.models:
             raise ValueError(
                 f"default_model {self.default_model!r} is not among models {', '.join(self.models)}"

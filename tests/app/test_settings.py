@@ -26,6 +26,7 @@ def test_every_knob_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         ({"max_image_pixels": 10**9, "max_inflight_bytes": 10**9}, "max_inflight_bytes"),
         ({"max_images": 20, "max_queue_images": 10}, "max_queue_images"),
         ({"models": ("a", "b"), "default_model": "c"}, "default_model"),
+        ({"captioner_pretrained": "laion2b_s13b_b90k"}, "captioner"),
         ({"max_images": 0}, "max_images"),
         ({"deadline_seconds": -1}, "deadline_seconds"),
         ({"precision": "int8"}, "precision"),

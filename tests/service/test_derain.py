@@ -18,7 +18,7 @@ Decode = Callable[[bytes], Image.Image]
 
 PROMPT = "heavy rain, slanting to the left: 100 % von über links"
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-ANSWER = {"images", "model", "prompt", "perceived", "batch_size", "timings_ms", "request_id"}
+ANSWER = {"images", "model", "prompt", "caption", "perceived", "batch_size", "timings_ms", "request_id"}
 STAGES = ["decode", "queue", "inference", "encode", "total"]
 
 
