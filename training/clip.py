@@ -46,7 +46,7 @@ ARCHITECTURE: dict[str, Any] = {
 """open_clip.CLIP's arguments; the vocabulary's size is filled in."""
 
 SIDE = 192
-"""Pixels of the degraded images that perception as a whole is measured on: nine crops that do not overlap."""
+"""Pixels of the degraded images that perception as a whole is measured on, by nine crops."""
 
 RECIPE = RainRecipe(clean=0.45, light=0.25, heavy=0.14, layered=0.16, haze=0.2, noise=0.1, jpeg=0.2)
 
@@ -315,7 +315,8 @@ def held_out_images(
 
 def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
     """Top-1 of type, density and direction on single crops of held-out scenes with held-out wording, in [0,
-    1], and on whole images top-1, calibration and what becomes of clean photographs.
+    1], and on whole images, where photographs are large enough, top-1, calibration and what becomes of clean
+    ones.
     """
     logits, shown = image_logits(clip, data, device, batches=10, seed=2)
     model = cast(Any, clip.model)
@@ -351,6 +352,8 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
                 values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None
             ]
             report[f"{name}_{part}"] = round(sum(hits) / len(hits), 4)
+    if not any(min(photograph.shape[-2:]) >= SIDE for photograph in data.photographs):
+        return report
     found = measure_perception(perception, held_out_images(data, 480, SIDE, device), data.photographs)
     for part, score in found.attributes.items():
         report |= {f"image_{part}": round(score.top1, 4), f"image_{part}_ece": round(score.ece, 4)}
