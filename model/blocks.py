@@ -134,7 +134,7 @@ class ConvolutionBlock(nn.Module):
         nn.init.zeros_(cast(Tensor, self.project.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(F.relu(self.expand(x), inplace=True))
+        return self.project(F.relu(self.expand(x), inplace=True)).add_(x)
 
 
 class Downsample(nn.Module):

@@ -71,10 +71,8 @@ class CAFI(nn.Module):
         weights = self.weights(x, score, bias, mask)
         return weights.permute(0, 2, 3, 1).reshape(x.shape[0], self.heads, tokens.shape[1], *x.shape[2:])
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Visual features (B, C, H, W), tokens (B, T, D), mask (B, T) true where a token is -> (B, C, H,
-        W).
-        """
+    def read(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Visual features (B, C, H, W) fused with what each pixel reads in the text, (B, C, H, W)."""
         batch, width, height, columns = x.shape
         score, bias, output = self.fold(tokens)
         weights = self.weights(x, score, bias, mask).flatten(2)
@@ -84,4 +82,10 @@ class CAFI(nn.Module):
         constant = F.linear(self.out.bias, told, self.fuse.bias)
         fused = F.conv2d(x, seen, constant).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
         fused = torch.baddbmm(fused, weights, F.linear(output, told))
-        return x + self.block(fused.view(batch, height, columns, width).permute(0, 3, 1, 2))
+        return fused.view(batch, height, columns, width).permute(0, 3, 1, 2)
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Visual features (B, C, H, W), tokens (B, T, D), mask (B, T) true where a token is -> (B, C, H,
+        W).
+        """
+        return x + self.block(self.read(x, tokens, mask))

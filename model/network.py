@@ -109,16 +109,21 @@ class TVIDerain(nn.Module):
     def forward(self, rainy: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         height, width = rainy.shape[-2:]
         padded = F.pad(rainy, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        return self.restore(padded, tokens, mask)[..., :height, :width]
 
+    def restore(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """`forward` of an image whose sides are multiples of `multiple`, without a copy of it."""
         x = self.stem(padded)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
-            x = blocks(x)
-            skip = x
+            # block by block: as an argument of the whole stage, its input would stay in memory until the end
+            for block in cast(nn.Sequential, blocks):
+                x = block(x)
             key = str(level)
             if key in self.interaction:
-                skip = cast(CAFI, self.interaction[key])(x, tokens, mask)
-            skips.append(skip)
+                skips.append(cast(CAFI, self.interaction[key])(x, tokens, mask))
+            else:
+                skips.append(x)
             if level < len(self.down):
                 x = self.down[level](x)
 
@@ -126,9 +131,9 @@ class TVIDerain(nn.Module):
         for level in reversed(range(len(self.decoder))):
             x = self.up[level](x)
             x = self.merge[level](torch.cat((x, skips.pop()), dim=1))
-            x = self.decoder[level](x)
-        restored = padded + self.head(self.refinement(x))
-        return restored[..., :height, :width]
+            for block in cast(nn.Sequential, self.decoder[level]):
+                x = block(x)
+        return padded + self.head(self.refinement(x))
 
 
 def stage(config: RestorationConfig, width: int, heads: int, blocks: int) -> nn.Sequential:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.network import TVIDerain
 from model.perception import Perceived, Perception
 from model.prompts import Prompt
 from model.text import TextFeatures, pad_features
+from model.tiles import Tiling, continued, pixels, restore_by_tiles
 from model.weights import NETWORK, CheckpointError, load_clip, load_network, parameter_count, read_config
 
-HALO = 64
-"""Pixels of context around a tile; the receptive field of presets `s` and `m` reaches no further."""
+CPU_TILE = 592
+"""Side of a tile in pixels on a CPU, its halo not counted: a larger one would spend less on halos, but its
+largest activations (64 channels of float32 over a quarter of 720x720) would be more than
+`memory.LARGEST_KEPT`."""
 
 TILE = 1024
-"""Side of a tile's interior in pixels; larger images are restored tile by tile."""
+"""The same on a GPU, and for networks with a statistic over the image, where a tile is not as the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class CacheInfo:
 
 class NonFiniteError(RuntimeError):
     """The network's output holds NaN or infinity, in float32 as well."""
+
+
+class AbandonedError(RuntimeError):
+    """Nobody waits for the images any more, so their restoration was given up."""
 
 
 class Restorer:
@@ -54,19 +60,17 @@ class Restorer:
         name: str,
         device: torch.device,
         precision: torch.dtype,
-        tile: int = TILE,
+        tile: int | None = None,
         cached_prompts: int = 1024,
     ) -> None:
         if network.text is None:
             raise ValueError("a restorer needs a network with its text encoder")
-        if tile % network.multiple:
-            raise ValueError(f"the tile side must be a multiple of {network.multiple}")
         self.name = name
         self.device = device
         self.precision = precision
-        self.multiple = network.multiple
         self.parameters = parameter_count(network)
-        self.tile = tile
+        self.multiple = network.multiple
+        self.tiling = Tiling(side=tile or default_tile(network, device), multiple=network.multiple)
         network.fold()
         network.eval().to(device)
         cast(Any, network).to(memory_format=torch.channels_last)
@@ -109,21 +113,35 @@ class Restorer:
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image is computed at: the next multiples of the network's own."""
-        return height + -height % self.multiple, width + -width % self.multiple
+        return self.tiling.padded(height), self.tiling.padded(width)
 
-    def restore(self, images: Sequence[Tensor], prompts: Sequence[Prompt]) -> list[Tensor]:
+    def restore(
+        self,
+        images: Sequence[Tensor],
+        prompts: Sequence[Prompt],
+        *,
+        in_place: bool = False,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[Tensor]:
         """Restores images of one padded size.
 
+        Images up to a tile with its halo are computed together, larger ones one after the other and tile by
+        tile: memory is bounded by the tile, or by the batch of small images.
+
         Args:
-            images: uint8 (3, H, W) on the CPU, all with the same `padded_size`.
+            images: uint8 (3, H, W) on the CPU, all with the same `padded_size`, in any memory layout.
             prompts: one per image.
+            in_place: write the results over the images. After an error they may be partly restored.
+            cancelled: asked before the batch, and between tiles, whether to give up.
 
         Returns:
-            uint8 (3, H, W) in the order given, each of its input's size.
+            uint8 (3, H, W) in the order given, each of its input's size and laid out in memory as that; the
+            images themselves if `in_place`.
 
         Raises:
             ValueError: no image, mixed padded sizes, or a prompt missing.
             NonFiniteError: the network's output was not finite, even in float32.
+            AbandonedError: `cancelled` said so.
         """
         if not images or len(images) != len(prompts):
             raise ValueError("give one prompt for each of at least one image")
@@ -131,17 +149,30 @@ class Restorer:
         if len(sizes) > 1:
             raise ValueError(f"images of one batch must have one padded size, not {sorted(sizes)}")
         height, width = sizes.pop()
+
+        def run(batch: Tensor, features: TextFeatures) -> Tensor:
+            if cancelled is not None and cancelled():
+                raise AbandonedError("nobody waits for these images any more")
+            return self._run(batch, features)
+
         with torch.inference_mode():
             features = self.encode(prompts)
-            batch = torch.stack([pad_to(image, height, width) for image in images])
-            if height <= self.tile + 2 * HALO and width <= self.tile + 2 * HALO:
-                restored = self._run(batch, features)
-            else:
-                restored = self._run_tiles(batch, features)
-            return [
-                restored[i, :, : image.shape[-2], : image.shape[-1]].contiguous()
-                for i, image in enumerate(images)
-            ]
+            if self.tiling.fits(height, width):
+                batch = pixels(height, width, images=len(images))
+                for i, image in enumerate(images):
+                    continued(batch[i], image)
+                computed = run(batch, features)
+                written = list(images) if in_place else [torch.empty_like(image) for image in images]
+                for i, result in enumerate(written):
+                    result.copy_(computed[i, :, : result.shape[-2], : result.shape[-1]])
+                return written
+            results: list[Tensor] = []
+            for i, image in enumerate(images):
+                own = TextFeatures(features.tokens[i : i + 1], features.mask[i : i + 1])
+                result = image if in_place else torch.empty_like(image)
+                restore_by_tiles(image, result, partial(run, features=own), self.tiling)
+                results.append(result)
+            return results
 
     def perceive(self, image: Tensor) -> Perceived:
         """What is wrong with a uint8 image (3, H, W). Raises RuntimeError where no compact CLIP was
@@ -181,29 +212,23 @@ class Restorer:
 
     def _run(self, batch: Tensor, features: TextFeatures) -> Tensor:
         """uint8 (B, 3, H, W) -> uint8, once more in float32 if the result is not finite."""
-        rainy = batch.to(self.device, non_blocking=True).float().div_(255)
-        rainy = rainy.contiguous(memory_format=torch.channels_last)
+        rainy = batch.to(self.device, non_blocking=True)
+        rainy = rainy.to(torch.float32, memory_format=torch.channels_last).div_(255)
         reduced = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=reduced):
-            restored = self.network(rainy, features.tokens, features.mask)
+            restored = self.network.restore(rainy, features.tokens, features.mask)
         if not bool(torch.isfinite(restored).all()):
-            restored = self.network(rainy, features.tokens, features.mask) if reduced else restored
+            if reduced:
+                restored = self.network.restore(rainy, features.tokens, features.mask)
             if not bool(torch.isfinite(restored).all()):
                 raise NonFiniteError("the network's output is not finite")
-        return restored.float().clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+        return restored.float().mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
 
-    def _run_tiles(self, batch: Tensor, features: TextFeatures) -> Tensor:
-        """The same, tile by tile with a halo that reaches as far as the network sees; seams need no
-        blending.
-        """
-        height, width = batch.shape[-2:]
-        restored = torch.empty_like(batch)
-        for top, left in product(range(0, height, self.tile), range(0, width, self.tile)):
-            bottom, right = min(top + self.tile, height), min(left + self.tile, width)
-            y, x = max(0, top - HALO), max(0, left - HALO)
-            part = self._run(batch[..., y : bottom + HALO, x : right + HALO], features)
-            restored[..., top:bottom, left:right] = part[..., top - y : bottom - y, left - x : right - x]
-        return restored
+
+def default_tile(network: TVIDerain, device: torch.device) -> int:
+    """Side of a tile in pixels that suits the device, its halo not counted."""
+    local = network.config.restoration.block == "convolution"
+    return CPU_TILE if local and device.type == "cpu" else TILE
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -224,11 +249,3 @@ def _computes_bfloat16() -> bool:
     """
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def pad_to(image: Tensor, height: int, width: int) -> Tensor:
-    """Continues (3, h, w) at its right and lower edge to (3, height, width) with its last column and row."""
-    bottom, right = height - image.shape[-2], width - image.shape[-1]
-    if not (bottom or right):
-        return image
-    return F.pad(image[None].float(), (0, right, 0, bottom), mode="replicate")[0].to(torch.uint8)

@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import PRESETS, InteractionConfig, NetworkConfig, RestorationConfig
 from model.network import TVIDerain
-from model.restorer import HALO, Restorer
+from model.restorer import Restorer
 from model.text import TextEncoder
+from model.tiles import HALO
 
 GIGA = 1e9
 TOKENS = 24

@@ -26,7 +26,7 @@ def build(
     weights: Path,
     *,
     precision: torch.dtype = torch.float32,
-    tile: int = 1024,
+    tile: int | None = None,
     cached_prompts: int = 1024,
     stem_gain: float = 1.0,
 ) -> Restorer:
@@ -77,7 +77,7 @@ def test_padded_size_is_the_next_multiple(shipped: Restorer):
 
 def test_large_images_are_tiled_without_seams(own: Restorer, shipped: Restorer, rainy: Tensor):
     image = rainy[:, :140, :213]
-    assert own.tile == 64
+    assert own.tiling.side == 64
     (tiled,) = own.restore([image], [HEAVY])
     (whole,) = shipped.restore([image], [HEAVY])
     assert tiled.shape == image.shape

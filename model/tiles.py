@@ -1,0 +1,114 @@
+"""Cutting an image into tiles that are restored one at a time, with a halo as wide as the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+HALO = 64
+"""Pixels of context around a tile; the receptive field of presets `s` and `m` reaches no further."""
+
+
+class Window(NamedTuple):
+    """A part of one side of an image: pixels from `start` to `end` are computed, `first` to `last` kept (ends
+    exclusive).
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How images are cut.
+
+    Attributes:
+        side: longest side of a tile in pixels, its halo not counted; at the edges of an image a
+            tile is longer by the halo that it does not need there.
+        multiple: images are continued to multiples of this many pixels, and tiles begin at them.
+    """
+
+    side: int
+    multiple: int
+
+    def __post_init__(self) -> None:
+        if self.side < self.multiple or self.side % self.multiple:
+            raise ValueError(f"the tile side must be a multiple of {self.multiple}")
+
+    def padded(self, length: int) -> int:
+        """The length that a side of an image is computed at: the next multiple."""
+        return length + -length % self.multiple
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image is no larger than a tile with its halo, so that it is computed whole."""
+        return max(self.padded(height), self.padded(width)) <= self.side + 2 * HALO
+
+    def windows(self, length: int) -> list[Window]:
+        """Windows over a padded side of an image.
+
+        All are of one length, so that every tile needs the same memory as the one before and takes its place.
+        """
+        if length <= self.side + 2 * HALO:
+            return [Window(0, length, 0, length)]
+        inner = length - 2 * HALO
+        parts = -(-inner // self.side)
+        size = self.padded(-(-inner // parts)) + 2 * HALO
+        starts = [self.padded((length - size) * i // (parts - 1)) for i in range(parts)]
+        edges = [0, *(start + HALO for start in starts[1:]), length]
+        return [Window(start, start + size, edges[i], edges[i + 1]) for i, start in enumerate(starts)]
+
+
+def continued(target: Tensor, image: Tensor) -> None:
+    """Writes `image` (3, h, w) into the upper left of `target` (3, H, W), and continues it to the right and
+    below with its last column and row. Nothing outside `target` is allocated.
+    """
+    height, width = image.shape[-2:]
+    target[:, :height, :width] = image
+    target[:, :height, width:] = target[:, :height, width - 1 : width]
+    target[:, height:] = target[:, height - 1 : height]
+
+
+def pixels(height: int, width: int, *, images: int | None = None) -> Tensor:
+    """Uninitialised uint8 (3, H, W), or (B, 3, H, W), with the channels of a pixel next to each other."""
+    if images is None:
+        return torch.empty((height, width, 3), dtype=torch.uint8).permute(2, 0, 1)
+    return torch.empty((images, height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+
+
+def restore_by_tiles(
+    image: Tensor, restored: Tensor, restore: Callable[[Tensor], Tensor], tiling: Tiling
+) -> None:
+    """Restores an image tile by tile, without seams: a tile with its halo is restored as the whole would be.
+
+    Beside the two images, it holds two bands of the image's width and a tile's height, and what `restore`
+    needs for one tile.
+
+    Args:
+        image: uint8 (3, H, W).
+        restored: uint8 (3, H, W), written to; may be `image` itself.
+        restore: uint8 (1, 3, h, w) -> uint8 of the same shape, h and w multiples as in `tiling`.
+        tiling: how to cut.
+    """
+    height, width = image.shape[-2:]
+    columns = tiling.windows(tiling.padded(width))
+    before, before_starts = pixels(0, tiling.padded(width)), 0
+    for row in tiling.windows(tiling.padded(height)):
+        band = pixels(row.end - row.start, tiling.padded(width))
+        # rows above `first` may be restored already, so they are taken from the band before
+        above = row.first - row.start
+        band[:, :above] = before[:, row.start - before_starts : row.first - before_starts]
+        continued(band[:, above:], image[:, row.first : min(row.end, height)])
+        kept_rows = slice(above, min(row.last, height) - row.start)
+        for column in columns:
+            tile = restore(band[None, :, :, column.start : column.end])[0]
+            kept = tile[:, kept_rows, column.first - column.start : min(column.last, width) - column.start]
+            restored[
+                :, row.first : row.first + kept.shape[1], column.first : column.first + kept.shape[2]
+            ] = kept
+        before, before_starts = band, row.start
