@@ -54,13 +54,11 @@ class DeadlineError(Exception):
 class Entry(Generic[Payload, Result]):
     """One image on its way through the queue, with its own clock readings and reply channel.
 
-    Cancelling `reply` takes the entry out of the queue; once a batch has been formed it can no longer be
-    cancelled.
-
     Attributes:
         deadline: clock reading in seconds after which nobody waits for the result.
         queued_at, taken_at: clock readings in seconds.
         order: place in the order of arrival over all keys, given by the queue.
+        abandoned: nobody waits for the result any more; see `abandon`.
     """
 
     key: BatchKey
@@ -70,6 +68,12 @@ class Entry(Generic[Payload, Result]):
     queued_at: float = 0.0
     taken_at: float = 0.0
     order: int = -1
+    abandoned: bool = False
+
+    def abandon(self) -> None:
+        """Say that nobody waits any more: out of the queue at once, or, if running, when the worker asks."""
+        self.abandoned = True
+        self.reply.cancel()
 
     @property
     def queue_seconds(self) -> float:

@@ -304,10 +304,13 @@ def _inputs(paths: list[Path]) -> "list[Input]":
 def _restorer(settings: "Settings", name: str | None, device: str | None) -> "Restorer":
     """The restorer of this name, else the default one, or an explanation of why it cannot be had."""
     from app.checkpoints import default_model, device_type
+    from model.memory import keep_freed_memory
     from model.restorer import Restorer
     from model.weights import CheckpointError, available
 
     device = device or settings.device
+    if settings.keep_freed_memory:
+        keep_freed_memory()
     try:
         if name is None:
             names = settings.models or tuple(available(settings.weights_dir))

@@ -19,7 +19,7 @@ from app.middleware import LingeringClose, RequestContext
 from app.pipeline import Pipeline
 from app.settings import Settings
 from app.worker import RestorationQueue, calibrate
-from model import weights
+from model import memory, weights
 from model.captioner import Captioner
 from model.restorer import Restorer
 
@@ -38,6 +38,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         images.limit_decoder(settings.max_image_pixels)
+        if settings.keep_freed_memory:
+            memory.keep_freed_memory()
         pipeline = await asyncio.to_thread(_load, settings, metrics)
         app.state.pipeline = pipeline
         pipeline.start()

@@ -297,7 +297,12 @@ class Pipeline:
             for item in prepared
         ]
         self._queue.put(entries)
-        restored = await _all([asyncio.wrap_future(entry.reply) for entry in entries])
+        try:
+            restored = await _all([asyncio.wrap_future(entry.reply) for entry in entries])
+        finally:
+            # where one failed, or the client left: the others are not needed any more, even if they run
+            for entry in entries:
+                entry.abandon()
         for item in restored:
             self.metrics.observe_stage("queue", item.queue_seconds)
             self.metrics.observe_stage("inference", item.inference_seconds)

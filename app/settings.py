@@ -47,6 +47,12 @@ class Settings(BaseSettings):
         default=None, description="Its weights: open_clip's tag or a local checkpoint file."
     )
 
+    keep_freed_memory: bool = Field(
+        default=True,
+        description="Use freed memory again instead of giving it back and asking for it with every layer; "
+        "with glibc only.",
+    )
+
     max_body_bytes: PositiveInt = Field(default=384 * MIB, description="Largest request body, bytes.")
     max_image_bytes: PositiveInt = Field(default=256 * MIB, description="Largest encoded image, bytes.")
     max_image_pixels: PositiveInt = Field(default=128 * MIB, description="Largest image, width x height.")

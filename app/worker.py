@@ -11,6 +11,7 @@ import torch
 
 from app.batching import BatchQueue, Entry
 from model.prompts import Prompt
+from model.restorer import AbandonedError
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +22,25 @@ MIN_BATCH_PIXELS = 512 * 512
 class Network(Protocol):
     """What the worker needs of `model.restorer.Restorer`."""
 
-    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
-        """Restore uint8 `(3, H, W)` images of one padded size, each by its prompt."""
+    def restore(
+        self,
+        images: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
+        *,
+        in_place: bool = False,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[torch.Tensor]:
+        """Restore uint8 `(3, H, W)` images of one padded size, each by its prompt.
+
+        Raises:
+            AbandonedError: `cancelled` said that nobody waits any more.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to restore: uint8 `(3, H, W)` on the CPU, and its prompt."""
+    """One image to restore: uint8 `(3, H, W)` on the CPU, which may be overwritten, and its prompt."""
 
     image: torch.Tensor
     prompt: Prompt
@@ -116,8 +128,17 @@ class DeviceWorker:
         attempted = time.monotonic()
         try:
             images = self._networks[key.model].restore(
-                [job.image for job in jobs], [job.prompt for job in jobs]
+                [job.image for job in jobs],
+                [job.prompt for job in jobs],
+                # a batch may be tried again in halves, and needs its images for that
+                in_place=len(jobs) == 1,
+                cancelled=lambda: all(entry.abandoned for entry in entries),
             )
+        except AbandonedError:
+            for entry in entries:
+                # a new one: what was raised refers to the images by its traceback
+                entry.reply.set_exception(AbandonedError("nobody waits for this image any more"))
+            return
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
                 self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)

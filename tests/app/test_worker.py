@@ -1,9 +1,10 @@
 """Were these wrong, one bad image would take its neighbours with it, or the whole service."""
 
 import gc
+import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from app.batching import BatchKey, BatchQueue
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationError, RestorationQueue, calibrate
 from model.prompts import Prompt
+from model.restorer import AbandonedError
 
 SIDE = 8
 KEY = BatchKey("network", SIDE, SIDE)
@@ -24,7 +26,14 @@ class FragileNetwork:
         self.most = most
         self.batches: list[int] = []
 
-    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+    def restore(
+        self,
+        images: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
+        *,
+        in_place: bool = False,  # noqa: ARG002
+        cancelled: Callable[[], bool] | None = None,  # noqa: ARG002
+    ) -> list[torch.Tensor]:
         self.batches.append(len(images))
         if len(images) > self.most:
             raise torch.OutOfMemoryError("out of memory")
@@ -142,6 +151,47 @@ def test_the_speed_is_measured(bench: Bench) -> None:
     assert bench.queue.throughput.pixels_per_second > 0.0
 
 
+class EndlessNetwork:
+    """Works, as on a very large image, until it is told to give up."""
+
+    def __init__(self) -> None:
+        self.running = threading.Event()
+
+    def restore(
+        self,
+        images: Sequence[torch.Tensor],  # noqa: ARG002
+        prompts: Sequence[Prompt],  # noqa: ARG002
+        *,
+        in_place: bool = False,  # noqa: ARG002
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[torch.Tensor]:
+        self.running.set()
+        while not (cancelled and cancelled()):
+            time.sleep(0.001)
+        raise AbandonedError("nobody waits")
+
+
+def test_a_client_that_leaves_frees_the_device(bench: Bench) -> None:
+    endless = EndlessNetwork()
+    worker = DeviceWorker(
+        {"network": endless}, bench.queue, on_batch=lambda *report: bench.reports.append(report)
+    )
+    first, second = bench.put(1, 2)
+    worker.start()
+    assert endless.running.wait(timeout=10)
+    first.abandon()
+    assert not second.reply.done(), "the other client of the batch still waits"
+    second.abandon()
+    for entry in (first, second):
+        with pytest.raises(AbandonedError):
+            entry.reply.result(timeout=10)
+    assert not bench.reports, "what was given up says nothing about the speed"
+    assert worker.alive
+    bench.worker.start()
+    bench.queue.close()
+    worker.join(timeout=10)
+
+
 class SteadyNetwork:
     """Takes a fixed time per call and per image, by a clock of its own."""
 
@@ -150,7 +200,14 @@ class SteadyNetwork:
         self.per_image = per_image
         self.now = 0.0
 
-    def restore(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+    def restore(
+        self,
+        images: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
+        *,
+        in_place: bool = False,  # noqa: ARG002
+        cancelled: Callable[[], bool] | None = None,  # noqa: ARG002
+    ) -> list[torch.Tensor]:
         self.now += self.per_call + self.per_image * len(images)
         return [image for image, _ in zip(images, prompts, strict=True)]
 
