@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 MEGAPIXELS = 12
 MIB = 1024 * 1024
 
-TILE_BYTES = 512 * MIB
+TILE_BYTES = 900 * MIB
 """What the network needs for one tile, however large the photograph."""
 
 BYTES_PER_PIXEL = 10
