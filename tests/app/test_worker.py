@@ -192,6 +192,15 @@ def test_a_client_that_leaves_frees_the_device(bench: Bench) -> None:
     worker.join(timeout=10)
 
 
+def test_a_client_that_leaves_the_queue_costs_the_device_nothing(bench: Bench) -> None:
+    first, second = bench.put(1, 2)
+    first.abandon()
+    bench.worker.start()
+    assert value_of(second) == 4
+    assert bench.network.batches == [1]
+    assert first.reply.cancelled()
+
+
 class SteadyNetwork:
     """Takes a fixed time per call and per image, by a clock of its own."""
 
