@@ -111,7 +111,7 @@ async def derain(
             started=request.state.started,
         )
         # a bare image is written already; a container takes a while
-        return write() if answer.container is None else await asyncio.to_thread(write)
+        return write() if answer.container is None else await pipeline.run(write)
 
 
 @router.post(

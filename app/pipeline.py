@@ -169,6 +169,10 @@ class Pipeline:
             )
         return restorer
 
+    def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
+        """Call a function in a thread that decodes and encodes."""
+        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+
     async def restore(self, order: Order, ticket: Ticket) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
 
@@ -213,8 +217,8 @@ class Pipeline:
         """
         restorer = self.restorer(model)
         await self._make_room([data], ticket)
-        photograph = await self._run(self._decode, data)
-        return await self._run(restorer.perceive, photograph.pixels)
+        photograph = await self.run(self._decode, data)
+        return await self.run(restorer.perceive, photograph.pixels)
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
         restorer = self.restorer(order.model)
@@ -316,11 +320,8 @@ class Pipeline:
         self.metrics.observe_stage("encode", seconds)
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
 
-    def _run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
-        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
-
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
-        return await _all([self._run(function, item) for item in items])
+        return await _all([self.run(function, item) for item in items])
 
 
 def _compute_alone() -> None:
