@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -129,10 +130,12 @@ def test_an_image_that_the_network_fails_on_fails_alone(
         (restorer,) = app.state.pipeline.restorers.values()
         restore = restorer.restore
 
-        def fragile(images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        def fragile(
+            images: Sequence[torch.Tensor], prompts: Sequence[Prompt], **how: Any
+        ) -> list[torch.Tensor]:
             if any(prompt.semantic == "a curse" for prompt in prompts):
                 raise NonFiniteError("the network's output is not finite")
-            return restore(images, prompts)
+            return restore(images, prompts, **how)
 
         restorer.restore = fragile
         captions = ["", "a street", "a curse", "", "a garden", ""]
