@@ -282,7 +282,7 @@ def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device)
     return min(candidates, key=lambda t: F.cross_entropy(torch.stack(logits) / t, truth).item())
 
 
-RAIN_FROM_AT_LEAST, CLEAN_SHARE = 0.35, 0.97
+RAIN_FROM_AT_LEAST, CLEAN_SHARE = 0.35, 0.95
 
 
 def fit_rain_from(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
