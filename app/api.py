@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 router = APIRouter()
 
 
-def _pipeline(request: Request) -> Pipeline:
+async def _pipeline(request: Request) -> Pipeline:  # a plain function would be called in a thread
     return request.app.state.pipeline
 
 
