@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTUP_SECONDS = 180.0
+STARTUP_SECONDS = 600.0
 LEAVING_SECONDS = 30.0
 MIB = 1024 * 1024
 

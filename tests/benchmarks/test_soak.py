@@ -11,6 +11,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 def test_a_minute_of_mixed_requests_leaves_the_service_as_it_was() -> None:
     soaked = soak(0.7, warm_up_minutes=0.35, clients=4, rate=8)
-    assert soaked.visits["image: 200"] > 20
+    assert soaked.visits["image: 200"] > 10
     assert soaked.visits["leave_early: left"] > 0
     assert not soaked.failures
