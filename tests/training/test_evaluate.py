@@ -58,13 +58,11 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_the_shipped_model_brings_every_photograph_closer(restorer: Restorer, pairs: PairedSet):
-    """With the prompt that it perceives itself; the fossa and the nuthatch, which is hard, were in no
-    training data."""
+    """With the prompt that it perceives itself; the cat, the coffee and the nuthatch were never trained on."""
     result = evaluate_set(restorer, pairs)
     assert len(result.pairs) == 6
     for pair in result.pairs:
-        gain = 2.5 if pair.name == "nuthatch-heavy-rain" else 4
-        assert pair.restored.psnr >= pair.input.psnr + gain, pair.name
+        assert pair.restored.psnr >= pair.input.psnr + 4, pair.name
         assert pair.restored.ssim > pair.input.ssim, pair.name
 
 
