@@ -119,8 +119,10 @@ class Perception:
 
 
 def rain_or_clean(types: dict[str, float]) -> float:
-    """The probability of rain given that it is rain or nothing, by probabilities over `TYPES`."""
-    rain = types["rain"] + types["rain and haze"]
+    """The probability of rain given that it is rain or nothing, by probabilities over `TYPES`; haze counts as
+    rain, whose distant streaks no longer show.
+    """
+    rain = types["rain"] + types["rain and haze"] + types["haze"]
     return rain / max(rain + types["clean"], 1e-12)
 
 

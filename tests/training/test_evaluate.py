@@ -58,7 +58,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_the_shipped_model_brings_every_photograph_closer(restorer: Restorer, pairs: PairedSet):
-    """With the prompt that it perceives itself; the cat, the coffee and the nuthatch were never trained on."""
+    """With the prompt that it perceives itself; cat, coffee and nuthatch were never trained on."""
     result = evaluate_set(restorer, pairs)
     assert len(result.pairs) == 6
     for pair in result.pairs:
