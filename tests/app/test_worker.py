@@ -19,12 +19,11 @@ KEY = BatchKey("network", SIDE, SIDE)
 POISON = 13
 
 
-class FragileNetwork:
-    """Fails, as a real one does only by accident, on chosen images or on batches over a chosen size."""
+class WholeNetwork:
+    """What restores in one go, so that neither a place to write to nor leaving clients matter to it."""
 
-    def __init__(self, *, most: int = 1000) -> None:
-        self.most = most
-        self.batches: list[int] = []
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        raise NotImplementedError
 
     def restore(
         self,
@@ -34,6 +33,17 @@ class FragileNetwork:
         in_place: bool = False,  # noqa: ARG002
         cancelled: Callable[[], bool] | None = None,  # noqa: ARG002
     ) -> list[torch.Tensor]:
+        return self.run(images, prompts)
+
+
+class FragileNetwork(WholeNetwork):
+    """Fails, as a real one does only by accident, on chosen images or on batches over a chosen size."""
+
+    def __init__(self, *, most: int = 1000) -> None:
+        self.most = most
+        self.batches: list[int] = []
+
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         self.batches.append(len(images))
         if len(images) > self.most:
             raise torch.OutOfMemoryError("out of memory")
@@ -201,7 +211,7 @@ def test_a_client_that_leaves_the_queue_costs_the_device_nothing(bench: Bench) -
     assert first.reply.cancelled()
 
 
-class SteadyNetwork:
+class SteadyNetwork(WholeNetwork):
     """Takes a fixed time per call and per image, by a clock of its own."""
 
     def __init__(self, *, per_call: float, per_image: float) -> None:
@@ -209,14 +219,7 @@ class SteadyNetwork:
         self.per_image = per_image
         self.now = 0.0
 
-    def restore(
-        self,
-        images: Sequence[torch.Tensor],
-        prompts: Sequence[Prompt],
-        *,
-        in_place: bool = False,  # noqa: ARG002
-        cancelled: Callable[[], bool] | None = None,  # noqa: ARG002
-    ) -> list[torch.Tensor]:
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         self.now += self.per_call + self.per_image * len(images)
         return [image for image, _ in zip(images, prompts, strict=True)]
 
