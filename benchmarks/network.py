@@ -202,7 +202,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     axes.set_xlabel(f"time per image of 481x321, tvi-derain-s = 1 ({results['machine']}, float32)")
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
 def main(
