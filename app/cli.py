@@ -164,7 +164,7 @@ def restore(
 ) -> None:
     """Restore images and whole folders of them. Exits with 1 when one of them failed; the others are done."""
     from app.files import Order, format_of, restore_files
-    from app.images import ANSWER_FORMATS, limit_decoder
+    from app.images import ANSWER_FORMATS, set_up_codecs
 
     if image_format is not None and image_format not in ANSWER_FORMATS:
         raise typer.BadParameter(
@@ -183,7 +183,7 @@ def restore(
         overwrite=overwrite,
         max_pixels=settings.max_image_pixels,
     )
-    limit_decoder(settings.max_image_pixels)
+    set_up_codecs(settings.max_image_pixels)
     restorer = _restorer(settings, model, device)
     failed = 0
     with _progress() as progress:
@@ -205,11 +205,11 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
     import dataclasses
 
     from app.files import FileError, read
-    from app.images import ImageError, limit_decoder
+    from app.images import ImageError, set_up_codecs
 
     inputs = _inputs(paths)
     settings = _settings()
-    limit_decoder(settings.max_image_pixels)
+    set_up_codecs(settings.max_image_pixels)
     restorer = _restorer(settings, model, device)
     table = Table("image", "type", "density", "direction", "prompt", box=SIMPLE)
     found: list[dict[str, Any]] = []

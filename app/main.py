@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        images.limit_decoder(settings.max_image_pixels)
+        images.set_up_codecs(settings.max_image_pixels)
         if settings.keep_freed_memory:
             memory.keep_freed_memory()
         pipeline = await asyncio.to_thread(_load, settings, metrics)

@@ -3,7 +3,7 @@
 python -m benchmarks.codecs --output benchmarks/results/codecs.json
 
 Photographs of tests/data, magnified, with noise as a sensor adds it. Alternatives that are not installed are
-left out: pip install imagecodecs simplejpeg opencv-python-headless pyvips pyvips-binary. Fastest of several
+left out: pip install imagecodecs simplejpeg opencv-python-headless. Fastest of several
 repeats; `relative` is the time in parts of that of the first line of its kind, Pillow as it comes.
 """
 
@@ -13,12 +13,14 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyvips
 import typer
 from PIL import Image
 
@@ -55,8 +57,7 @@ def pillow_decode(data: bytes) -> Samples:
 def encoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
     """The ways of writing each format."""
     samples = np.asarray(image)
-    codecs, cv2, vips = optional("imagecodecs"), optional("cv2"), optional("pyvips")
-    simplejpeg = optional("simplejpeg")
+    codecs, cv2, simplejpeg = optional("imagecodecs"), optional("cv2"), optional("simplejpeg")
 
     def ours(image_format: str) -> Case:
         source = pillow(image, "JPEG" if image_format == "jpeg" else "PNG", **FAST.get(image_format, {}))
@@ -73,11 +74,12 @@ def encoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
     if cv2:
         options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
         png.append(("OpenCV, level 1", lambda: cv2.imencode(".png", samples, options)[1].tobytes()))
-    if vips:
-        lines = vips.Image.new_from_memory(samples.tobytes(), image.width, image.height, 3, "uchar")
-        png.append(
-            ("libvips, level 1, up", lambda: lines.write_to_buffer(".png", compression=1, filter="up"))
-        )
+    for level_of_zlib, row_filter in ((1, "up"), (1, "avg"), (2, "paeth")):
+        vips = cast(Any, pyvips).Image
+        lines = vips.new_from_memory(samples.tobytes(), image.width, image.height, 3, "uchar")
+        options = {"compression": level_of_zlib, "filter": row_filter}
+        name = f"libvips, level {level_of_zlib}, {row_filter}"
+        png.append((name, partial(lines.write_to_buffer, ".png", **options)))
     yield "png", png
 
     jpeg: list[Case] = [
@@ -131,8 +133,8 @@ def decoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
         "webp": pillow(image, "WEBP", quality=95, method=0),
         "tiff": pillow(image, "TIFF", compression="tiff_deflate"),
     }
-    codecs, cv2, vips = optional("imagecodecs"), optional("cv2"), optional("pyvips")
-    simplejpeg = optional("simplejpeg")
+    codecs, cv2, simplejpeg = optional("imagecodecs"), optional("cv2"), optional("simplejpeg")
+    vips = cast(Any, pyvips)
     pixels = image.width * image.height
     for name, data in files.items():
         cases: list[Case] = [
@@ -144,10 +146,7 @@ def decoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
             cases.append(("imagecodecs", lambda data=data, read=read: read(data)))
         if cv2:
             cases.append(("OpenCV", lambda data=data: cv2.imdecode(np.frombuffer(data, np.uint8), 1)))
-        if vips:
-            cases.append(
-                ("libvips", lambda data=data: vips.Image.new_from_buffer(data, "").write_to_memory())
-            )
+        cases.append(("libvips", lambda data=data: vips.Image.new_from_buffer(data, "").write_to_memory()))
         if simplejpeg and name == "jpeg":
             cases.append(("simplejpeg", lambda data=data: simplejpeg.decode_jpeg(data)))
         yield name, cases

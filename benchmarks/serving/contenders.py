@@ -92,7 +92,7 @@ PEERS = [
     Contender("BentoML", "bentoml", ("bentoml==1.4.40",), _module("bentoml_server"), "/derain"),
 ]
 
-SHARED = ("torch", "numpy", "pillow", "open_clip_torch", "isal")
+SHARED = ("torch", "numpy", "pillow", "open_clip_torch", "pyvips")
 """What computes; every contender has it in the version of this environment."""
 
 

@@ -21,7 +21,7 @@ ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 @pytest.fixture(autouse=True)
 def pillow_limit() -> Iterator[None]:
     before = Image.MAX_IMAGE_PIXELS
-    images.limit_decoder(LIMIT)
+    images.set_up_codecs(LIMIT)
     yield
     Image.MAX_IMAGE_PIXELS = before
 
