@@ -25,24 +25,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
-from io import BytesIO
 from pathlib import Path
 from threading import local
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 import typer
-from PIL import Image
 from torch import Tensor
 
 from app import images
 from app.images import Photograph
-from benchmarks.live_service import ROOT, service
+from benchmarks.process import service
+from benchmarks.serving.pictures import photograph_file
+from model.memory import keep_freed_memory
 from model.prompts import Prompt
 from model.restorer import Restorer
 from model.weights import default_weights_dir
 
-PAIRS = sorted((ROOT / "tests/data/pairs/input").glob("*.jpg"))
 PROMPT = "a photo with heavy rain streaks"
 MIX = [((256, 256), 8), ((384, 256), 6), ((128, 128), 16), ((96, 160), 8), ((512, 384), 2), ((300, 200), 6)]
 """Width and height, and how many of that size; every third a PNG, the others JPEG."""
@@ -54,17 +53,17 @@ CODEC_THREADS = os.cpu_count() or 1
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded photograph and its size."""
+    """A photograph of tests/data by its number, its size in pixels (width, height) and its format."""
 
     data: bytes
     media_type: str
-    width: int
-    height: int
+    pixels: int
 
-    @property
-    def pixels(self) -> int:
-        """Width x height."""
-        return self.width * self.height
+    @classmethod
+    def of(cls, number: int, size: tuple[int, int], image_format: str) -> Picture:
+        """Make one."""
+        data = photograph_file(number, size, image_format)
+        return cls(data, f"image/{image_format.lower()}", size[0] * size[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +122,12 @@ class Client:
         return Answered(seconds, stages, int(response.headers["X-Derain-Batch-Size"]))
 
 
-def picture(number: int, width: int, height: int, image_format: str) -> Picture:
-    """A photograph of tests/data in this size."""
-    with Image.open(PAIRS[number % len(PAIRS)]) as photograph:
-        scaled = photograph.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    scaled.save(file, image_format, **({"quality": 90} if image_format == "JPEG" else {"compress_level": 1}))
-    return Picture(file.getvalue(), f"image/{image_format.lower()}", width, height)
-
-
 def mixed() -> list[Picture]:
     """The mix, sizes well shuffled, always in the same way."""
     sizes = [size for size, count in MIX for _ in range(count)]
     order = sorted(range(len(sizes)), key=lambda index: index * 29 % len(sizes))
     return [
-        picture(number, *sizes[index], "PNG" if number % 3 == 0 else "JPEG")
+        Picture.of(number, sizes[index], "PNG" if number % 3 == 0 else "JPEG")
         for number, index in enumerate(order)
     ]
 
@@ -273,7 +263,7 @@ def codec_threads(client: Client, repeats: int) -> dict[str, float]:
 
 def overhead(client: Client, requests: int) -> dict[str, Any]:
     """Milliseconds around the work, one small image at a time."""
-    small = picture(0, 64, 64, "JPEG")
+    small = Picture.of(0, (64, 64), "JPEG")
     client.reconnect()
     for _ in range(20):
         client.derain(small)
@@ -290,7 +280,7 @@ def overhead(client: Client, requests: int) -> dict[str, Any]:
 
 def neighbours(client: Client, repeats: int) -> dict[str, Any]:
     """What small images lose by arriving while a large one is being restored."""
-    large, small = picture(1, 512, 384, "JPEG"), picture(2, 128, 128, "JPEG")
+    large, small = Picture.of(1, (512, 384), "JPEG"), Picture.of(2, (128, 128), "JPEG")
     client.reconnect()
     alone = statistics.median(client.derain(small).seconds for _ in range(20))
     parts: list[float] = []
@@ -327,6 +317,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Where the figures go as JSON.")] = None,
 ) -> None:
     """Start a service and measure it."""
+    keep_freed_memory()  # as the service does, for what is measured in this process
     measured: dict[str, Any] = {"cpu_cores": os.cpu_count()}
     with service() as running:
         client = Client(running.url)

@@ -20,7 +20,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.live_service import MIB, ROOT, Service, service
+from benchmarks.process import MIB, ROOT, Server, service
 
 SOURCE = ROOT / "tests/data/pairs/input/meadow-light-rain.jpg"
 NOISE = 2.0
@@ -69,7 +69,7 @@ def encode(image: Image.Image, image_format: str) -> bytes:
     return file.getvalue()
 
 
-def measure(running: Service, data: bytes, image_format: str) -> Measured:
+def measure(running: Server, data: bytes, image_format: str) -> Measured:
     """Post a photograph and watch the service from outside. Raises httpx.HTTPStatusError when refused."""
     idle = running.memory("VmRSS")
     running.reset_peak()

@@ -16,7 +16,6 @@ import asyncio
 import json
 import random
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -29,7 +28,7 @@ import httpx
 import typer
 from PIL import Image
 
-from benchmarks.serving.process import MIB, ROOT, Resources, Server, Watch, free_port, serving
+from benchmarks.process import MIB, ROOT, Resources, Server, Watch, service
 
 PHOTOGRAPHS = sorted((ROOT / "tests/data/pairs/input").glob("*.jpg"))
 SIZES = [(64, 64), (96, 160), (300, 200), (256, 256), (384, 256), (321, 481), (512, 384), (800, 600)]
@@ -234,9 +233,7 @@ class Soaked:
 
 def soak(minutes: float, *, warm_up_minutes: float, clients: int, rate: float, log: bool = False) -> Soaked:
     """Start a service, visit it for so long, and end it."""
-    port = free_port()
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
-    with serving(command, port=port, ready=lambda url: httpx.get(f"{url}/readyz").is_success) as server:
+    with service() as server:
         traffic = Traffic(server.url, clients, rate)
         asyncio.run(traffic.everything())
         asyncio.run(traffic.run(60 * warm_up_minutes))

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.process import MIB, ROOT, Server
 from benchmarks.serving.comparison import FULL, QUICK, Compared, compare
 from benchmarks.serving.contenders import OURS, PEERS, Contender, environment, versions
 from benchmarks.serving.plot import draw
-from benchmarks.serving.process import MIB, ROOT, Server
 
 
 def machine() -> str:

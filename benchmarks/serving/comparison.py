@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.process import Server, Watch
 from benchmarks.serving.contenders import OURS, Contender
 from benchmarks.serving.load import Measured, Summary, arrivals, closed, opened
 from benchmarks.serving.pictures import SIZES, photographs
-from benchmarks.serving.process import Server, Watch
 
 OPEN = "open"
 OPEN_LOAD = 0.7

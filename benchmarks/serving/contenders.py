@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import httpx
 
+from benchmarks.process import ROOT, Server, free_port, serving
 from benchmarks.serving.load import Post
-from benchmarks.serving.pictures import photograph, posts
-from benchmarks.serving.process import ROOT, Server, free_port, serving
+from benchmarks.serving.pictures import photograph_file, posts
 
 PROMPT = "a photo with heavy rain streaks"
 """That of `restoring`, which this process need not import."""
@@ -48,7 +48,7 @@ class Contender:
     def running(self, python: Path, max_batch_size: int) -> Iterator[Server]:
         """Start it, until it has restored its first photograph; ends it. Raises RuntimeError."""
         port = free_port()
-        [first] = self.posts([photograph(0, (64, 64))])
+        [first] = self.posts([photograph_file(0, (64, 64))])
 
         def ready(url: str) -> bool:
             return httpx.post(

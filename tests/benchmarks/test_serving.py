@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.process import ROOT, Server
 from benchmarks.serving.comparison import Plan, compare
 from benchmarks.serving.contenders import OURS, PEERS, Contender, environment
 from benchmarks.serving.load import Measured, Post, Summary, arrivals, closed, opened, percentile
 from benchmarks.serving.plot import draw
-from benchmarks.serving.process import ROOT, Server
 
 SERVICE_SECONDS = 0.05
 SLACK_SECONDS = 0.2

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 STARTUP_SECONDS = 600.0
 LEAVING_SECONDS = 30.0
 MIB = 1024 * 1024
@@ -48,6 +49,14 @@ class Server:
     def resources(self) -> Resources:
         """What it holds now."""
         return resources(self.process.pid)
+
+    def memory(self, kind: str) -> int:
+        """Bytes of its first process: `VmRSS` now, or `VmHWM`, the most since the last reset."""
+        return 1024 * _numbers(Path(f"/proc/{self.process.pid}/status"))[kind]
+
+    def reset_peak(self) -> None:
+        """Let VmHWM begin at what is resident now (proc(5), clear_refs)."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
 def free_port() -> int:
@@ -159,6 +168,19 @@ def serving(
             yield Server(url, process)
         finally:
             end(process)
+
+
+@contextmanager
+def service(**settings: str) -> Iterator[Server]:
+    """Start our service on a free port, with these settings over the environment's, until ready; ends it."""
+    port = free_port()
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
+
+    def ready(url: str) -> bool:
+        return httpx.get(f"{url}/readyz").is_success
+
+    with serving(command, port=port, ready=ready, environment=settings) as server:
+        yield server
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
