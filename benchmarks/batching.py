@@ -46,6 +46,9 @@ PROMPT = "a photo with heavy rain streaks"
 MIX = [((256, 256), 8), ((384, 256), 6), ((128, 128), 16), ((96, 160), 8), ((512, 384), 2), ((300, 200), 6)]
 """Width and height, and how many of that size; every third a PNG, the others JPEG."""
 
+ROUNDS = 3
+"""Times that the mix is sent on end: its beginning and its end, where cores are idle, are to count little."""
+
 BATCHES = (1, 2, 4, 8)
 CONCURRENCY = 24
 CODEC_THREADS = os.cpu_count() or 1
@@ -211,7 +214,7 @@ class Offline:
 def throughput(client: Client, repeats: int) -> dict[str, Any]:
     """Megapixels per second offline and through the service, in turn; ratios of medians."""
     restorer = Restorer.from_checkpoint(default_weights_dir() / "tvi-derain-s")
-    pictures = mixed()
+    pictures = mixed() * ROUNDS
     offline = Offline(restorer, pictures)
     megapixels = sum(picture.pixels for picture in pictures) / 1e6
     seconds: dict[str, list[float]] = {"network": [], "with_codecs": [], "service": []}
@@ -220,14 +223,14 @@ def throughput(client: Client, repeats: int) -> dict[str, Any]:
 
         def saturate() -> None:
             client.reconnect()
-            sizes.extend(answer.batch_size for answer in clients.map(client.derain, pictures * 2))
+            sizes.extend(answer.batch_size for answer in clients.map(client.derain, pictures))
 
         saturate()
         sizes.clear()
         for _ in range(repeats):
             seconds["network"].append(timed(offline.network))
             seconds["with_codecs"].append(timed(offline.with_codecs))
-            seconds["service"].append(timed(saturate) / 2)
+            seconds["service"].append(timed(saturate))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "images": len(pictures),

@@ -134,8 +134,8 @@ def test_the_quick_comparison_runs_on_our_service(ours: Server) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.package)
-def test_a_peer_gives_the_same_photographs_as_ours(peer: Contender, ours: Server, tmp_path: Path) -> None:
-    """A peer that computed something else, or failed, would be compared in vain."""
+def test_a_peer_is_compared_with_ours(peer: Contender, ours: Server, tmp_path: Path) -> None:
+    """A peer that failed would be compared in vain."""
     pytest.importorskip("matplotlib", reason="the extra benchmark is not installed")
     python = environment(peer, ROOT / ".cache/serving", install=False)
     if python is None:
