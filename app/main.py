@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
@@ -40,7 +41,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         images.set_up_codecs(settings.max_image_pixels)
         if settings.keep_freed_memory:
             memory.keep_freed_memory()
-        pipeline = await asyncio.to_thread(_load, settings, metrics)
+        with ThreadPoolExecutor(1, "loader") as loader:
+            # in a thread that ends: OpenMP counts the helpers that it leaves behind with those of the device's
+            # thread, and where there are more than cores, all go to sleep at every operator's end
+            pipeline = await asyncio.get_running_loop().run_in_executor(loader, _load, settings, metrics)
         app.state.pipeline = pipeline
         pipeline.start()
         with _on_termination(pipeline.admission.drain):

@@ -133,6 +133,19 @@ def test_while_it_drains_it_finishes_the_old_and_refuses_the_new(
         assert admitted_before.result().status_code == 200
 
 
+def test_starting_leaves_no_thread_behind_that_slows_the_device_down(
+    run_service: Callable[[Settings], AbstractContextManager[str]],
+) -> None:
+    """One that had computed would keep OpenMP's helpers: with more of them than cores, all sleep between any
+    two operators, and a service of two cores answers a fifth less."""
+    before = set(threading.enumerate())
+    with run_service(Settings()):
+        started = [thread.name for thread in set(threading.enumerate()) - before]
+    others = [name for name in started if name != "device"]
+    assert len(started) - len(others) == 1
+    assert len(others) == 1, "that of the server alone"
+
+
 def test_without_weights_it_does_not_start_and_says_why(tmp_path: Path) -> None:
     with process(weights_dir=str(tmp_path)) as service:
         assert service.wait() != 0
