@@ -1,6 +1,7 @@
 """The endpoints."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -15,7 +16,7 @@ from app.errors import ProblemError, bad_field
 from app.forms import BodyLimits, Submission, read_submission
 from app.images import FORMATS
 from app.negotiation import Accept
-from app.pipeline import Order, Pipeline
+from app.pipeline import Deadline, Order, Pipeline
 from app.schemas import (
     DerainOptions,
     DerainResponse,
@@ -87,7 +88,10 @@ async def derain(
     check_answerable(accept)
     _check_texts(options, pipeline)
     pipeline.restorer(options.model)
-    with pipeline.admission.admit(expected_bytes=_content_length(request) or 0) as ticket:
+    deadline = _deadline(request, pipeline)
+    with pipeline.admission.admit(
+        wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
+    ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
         options = _merge(options, submission)
         _check_texts(options, pipeline)
@@ -100,7 +104,7 @@ async def derain(
             caption=options.caption,
             model=restorer.name,
         )
-        outcome = await _unless_disconnected(request, pipeline.restore(order, ticket))
+        outcome = await _unless_disconnected(request, pipeline.restore(order, ticket, deadline))
         write = partial(
             render,
             answer,
@@ -126,14 +130,17 @@ async def perceive(
     """Send the image itself as the body, or as multipart/form-data."""
     if not Accept(", ".join(request.headers.getlist("accept"))).admits(JSON):
         raise ProblemError(406, "not-acceptable", f"the answer is {JSON}")
-    with pipeline.admission.admit(expected_bytes=_content_length(request) or 0) as ticket:
+    deadline = _deadline(request, pipeline)
+    with pipeline.admission.admit(
+        wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
+    ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(PerceiveOptions.model_fields))
         options = _merge(options, submission)
         if len(submission.images) > 1:
             raise bad_field("image", "is given more than once: one image is perceived at a time")
         restorer = pipeline.restorer(options.model)
         perceived = await _unless_disconnected(
-            request, pipeline.perceive(submission.images[0], options.model, ticket)
+            request, pipeline.perceive(submission.images[0], options.model, ticket, deadline)
         )
     return PerceiveResponse(
         prompt=perceived.prompt,
@@ -184,6 +191,23 @@ async def metrics(request: Request, pipeline: PipelineDependency) -> Response:
     """In the text format that the scraper asks for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(pipeline.metrics.registry), headers={"Content-Type": content_type})
+
+
+def _deadline(request: Request, pipeline: Pipeline) -> Deadline:
+    """What `X-Request-Timeout` says, seconds from the request's arrival, within `deadline_seconds`.
+
+    Raises:
+        ProblemError: 400, it is not a positive number.
+    """
+    longest = pipeline.settings.deadline_seconds
+    given = request.headers.get("x-request-timeout")
+    try:
+        seconds = longest if given is None else float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds < math.inf:
+        raise ProblemError(400, "bad-header", "X-Request-Timeout: must be a positive number of seconds")
+    return Deadline.of(min(seconds, longest), started=request.state.started)
 
 
 def _content_length(request: Request) -> int | None:

@@ -238,6 +238,7 @@ class Ticket:
         self._admission = admission
         self._images = 0
         self._bytes = 0
+        self._pixels = 0
 
     def add_bytes(self, count: int) -> None:
         """Hold more bytes.
@@ -257,16 +258,36 @@ class Ticket:
         self._admission.reserve_images(count)
         self._images += count
 
+    def add_pixels(self, count: int, wait_seconds: float) -> None:
+        """Announce pixels that will be queued.
+
+        Raises:
+            AdmissionError: they would not be restored within `wait_seconds`.
+        """
+        self._admission.expect_pixels(count, wait_seconds)
+        self._pixels += count
+
     def drop_images(self) -> None:
         """Give the places back."""
         self._admission.release_images(self._images)
         self._images = 0
 
+    def drop_pixels(self) -> None:
+        """Say that all pixels announced are in the queue, which counts them from now on."""
+        self._admission.forget_pixels(self._pixels)
+        self._pixels = 0
+
     def release(self) -> None:
         """Give everything back."""
         self.drop_images()
+        self.drop_pixels()
         self._admission.release_bytes(self._bytes)
         self._bytes = 0
+
+
+HEADROOM = 0.8
+"""Part of the time that a request has which others' work may take up: estimates are off, and its own images
+are to be decoded, restored and encoded as well."""
 
 
 class Admission:
@@ -278,8 +299,8 @@ class Admission:
     Args:
         max_images: places for images.
         max_bytes: bytes held for all requests together.
-        max_backlog_seconds: a request that would wait longer than this is refused at once.
-        backlog_seconds: seconds until everything admitted now is done.
+        backlog_seconds: seconds until everything in the queue now is done, and pixels more that are not in it
+            yet.
         on_refusal: told the reason of every refusal.
     """
 
@@ -288,19 +309,18 @@ class Admission:
         *,
         max_images: int,
         max_bytes: int,
-        max_backlog_seconds: float = math.inf,
-        backlog_seconds: Callable[[], float],
+        backlog_seconds: Callable[[int], float],
         on_refusal: Callable[[str], None],
     ) -> None:
         self._max_images = max_images
         self._max_bytes = max_bytes
-        self._max_backlog_seconds = max_backlog_seconds
         self._backlog_seconds = backlog_seconds
         self._on_refusal = on_refusal
         self._draining = False
         self._requests = 0
         self._images = 0
         self._bytes = 0
+        self._pixels = 0
 
     @property
     def requests(self) -> int:
@@ -318,6 +338,11 @@ class Admission:
         return self._bytes
 
     @property
+    def backlog_seconds(self) -> float:
+        """Seconds, by measured throughput, until everything admitted so far is restored."""
+        return self._backlog_seconds(self._pixels)
+
+    @property
     def draining(self) -> bool:
         """Whether new requests are turned away because the service is leaving."""
         return self._draining
@@ -327,21 +352,19 @@ class Admission:
         self._draining = True
 
     @contextmanager
-    def admit(self, *, expected_bytes: int = 0) -> Generator[Ticket]:
+    def admit(self, *, wait_seconds: float = math.inf, expected_bytes: int = 0) -> Generator[Ticket]:
         """Take on a request for as long as the context lasts.
 
         Args:
+            wait_seconds: how long its client waits for the answer.
             expected_bytes: what the client announces to send; checked, not held.
 
         Raises:
             AdmissionError: the service is draining or full.
         """
-        backlog = self._backlog_seconds()
         if self._draining:
-            raise self._refusal("draining", "the service is shutting down", backlog)
-        if backlog > self._max_backlog_seconds:
-            wait = backlog - self._max_backlog_seconds
-            raise self._refusal("backlog", "too much work is waiting for the deadline to be kept", wait)
+            raise self._refusal("draining", "the service is shutting down", self.backlog_seconds)
+        self._check_backlog(0, wait_seconds)
         self._check_images(1)
         self._check_bytes(expected_bytes)
         ticket = Ticket(self)
@@ -361,6 +384,15 @@ class Admission:
         """See `Ticket.drop_images`."""
         self._images -= count
 
+    def expect_pixels(self, count: int, wait_seconds: float) -> None:
+        """See `Ticket.add_pixels`."""
+        self._check_backlog(count, wait_seconds)
+        self._pixels += count
+
+    def forget_pixels(self, count: int) -> None:
+        """See `Ticket.drop_pixels`."""
+        self._pixels -= count
+
     def reserve_bytes(self, count: int) -> None:
         """See `Ticket.add_bytes`."""
         self._check_bytes(count)
@@ -370,14 +402,22 @@ class Admission:
         """See `Ticket.release`."""
         self._bytes -= count
 
+    def _check_backlog(self, pixels: int, wait_seconds: float) -> None:
+        waiting = self.backlog_seconds
+        backlog = self._backlog_seconds(self._pixels + pixels)
+        # what comes alone is tried, however long it may take
+        if waiting > 0.0 and backlog > HEADROOM * wait_seconds:
+            detail = f"it would take {backlog:.1f} seconds with what waits now; {wait_seconds:.1f} are left"
+            raise self._refusal("backlog", detail, backlog - HEADROOM * wait_seconds)
+
     def _check_images(self, count: int) -> None:
         if self._images + count > self._max_images:
             excess = (self._images + count - self._max_images) / self._max_images
-            raise self._refusal("queue", "too many images are waiting", self._backlog_seconds() * excess)
+            raise self._refusal("queue", "too many images are waiting", self.backlog_seconds * excess)
 
     def _check_bytes(self, count: int) -> None:
         if self._bytes + count > self._max_bytes:
-            raise self._refusal("bytes", "too many bytes are in flight", self._backlog_seconds())
+            raise self._refusal("bytes", "too many bytes are in flight", self.backlog_seconds)
 
     def _refusal(self, reason: str, detail: str, retry_after: float) -> AdmissionError:
         self._on_refusal(reason)

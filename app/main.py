@@ -12,9 +12,10 @@ from types import FrameType
 import torch
 from fastapi import FastAPI
 
-from app import api, errors, images
+from app import api, errors, images, inference_protocol
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
+from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
 from app.pipeline import Pipeline
@@ -42,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if settings.keep_freed_memory:
             memory.keep_freed_memory()
         with ThreadPoolExecutor(1, "loader") as loader:
-            # in a thread that ends: OpenMP counts the helpers that it leaves behind with those of the device's
+            # in a thread that ends: helpers that OpenMP keeps for it would count with those of the device's
             # thread, and where there are more than cores, all go to sleep at every operator's end
             pipeline = await asyncio.get_running_loop().run_in_executor(loader, _load, settings, metrics)
         app.state.pipeline = pipeline
@@ -57,7 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.include_router(api.router)
+    app.include_router(inference_protocol.router)
     errors.install(app)
+    app.add_middleware(Methods)
     app.add_middleware(LingeringClose)
     app.add_middleware(RequestContext, metrics=metrics)
     return app

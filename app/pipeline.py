@@ -51,6 +51,25 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """Until when a client waits: `seconds` from the arrival of its request to the clock reading `at`
+    (`time.monotonic()`)."""
+
+    seconds: float
+    at: float
+
+    @classmethod
+    def of(cls, seconds: float, *, started: float) -> "Deadline":
+        """So many seconds after a request began, at `started` (`time.perf_counter()`)."""
+        return cls(seconds, time.monotonic() + seconds - (time.perf_counter() - started))
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative when it has passed."""
+        return self.at - time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
 class RestoredFile:
     """An encoded answer, its size in pixels, and the seconds that encoding took."""
 
@@ -122,8 +141,7 @@ class Pipeline:
         self.admission = Admission(
             max_images=settings.max_queue_images,
             max_bytes=settings.max_inflight_bytes,
-            max_backlog_seconds=settings.deadline_seconds,
-            backlog_seconds=lambda: queue.backlog_seconds,
+            backlog_seconds=lambda pixels: queue.backlog_seconds + queue.throughput.seconds(pixels),
             on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue
@@ -132,7 +150,7 @@ class Pipeline:
             settings.codec_threads or os.cpu_count() or 1, "codec", initializer=_compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
-        metrics.backlog_seconds.set_function(lambda: queue.backlog_seconds)
+        metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)
         metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
 
     @property
@@ -173,26 +191,27 @@ class Pipeline:
         """Call a function in a thread that decodes and encodes."""
         return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
 
-    async def restore(self, order: Order, ticket: Ticket) -> Outcome:
+    async def restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
 
         Args:
             ticket: of the request that the order came with; holds the places and the bytes of its images.
+            deadline: until when its client waits.
 
         Raises:
             ImageProblemError: an image is refused or failed.
             ProblemError, AdmissionError: together the images are more than the service can hold, ever or now.
-            DeadlineError: it took longer than `deadline_seconds`.
+            DeadlineError: the deadline passed.
         """
         outcome = "failed"
         try:
-            async with asyncio.timeout(self.settings.deadline_seconds):
-                result = await self._restore(order, ticket, time.monotonic() + self.settings.deadline_seconds)
+            async with asyncio.timeout(deadline.left):
+                result = await self._restore(order, ticket, deadline)
             outcome = "restored"
             return result
         except TimeoutError as error:
             outcome = "expired"
-            raise DeadlineError(f"not restored within {self.settings.deadline_seconds:g} seconds") from error
+            raise DeadlineError(f"not restored within {deadline.seconds:g} seconds") from error
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -208,26 +227,32 @@ class Pipeline:
         finally:
             self.metrics.images.labels(outcome).inc(len(order.images))
 
-    async def perceive(self, data: bytes, model: str | None, ticket: Ticket) -> Perceived:
+    async def perceive(self, data: bytes, model: str | None, ticket: Ticket, deadline: Deadline) -> Perceived:
         """Tell what is wrong with an image.
 
         Raises:
             ImageProblemError: the image is refused.
             AdmissionError: there is no room for it now.
+            DeadlineError: the deadline passed.
         """
         restorer = self.restorer(model)
-        await self._make_room([data], ticket)
-        photograph = await self.run(self._decode, data)
-        return await self.run(restorer.perceive, photograph.pixels)
+        try:
+            async with asyncio.timeout(deadline.left):
+                await self._make_room([data], ticket)
+                photograph = await self.run(self._decode, data)
+                return await self.run(restorer.perceive, photograph.pixels)
+        except TimeoutError as error:
+            raise DeadlineError(f"not perceived within {deadline.seconds:g} seconds") from error
 
-    async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
+    async def _restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         restorer = self.restorer(order.model)
-        await self._make_room(order.images, ticket)
+        pixels = await self._make_room(order.images, ticket)
+        ticket.add_pixels(pixels, deadline.left)
 
         prepared = await self._each(
             range(len(order.images)), lambda index: self._prepare(order, index, restorer)
         )
-        restored = await self._through_queue(prepared, restorer, deadline)
+        restored = await self._through_queue(prepared, restorer, ticket, deadline)
         ticket.drop_images()
         # from here on nobody holds the rainy pixels
         prepared = [
@@ -249,8 +274,12 @@ class Pipeline:
             encode_seconds=max(file.seconds for file in files),
         )
 
-    async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> None:
-        """Check all headers, then hold the places and the working memory of all images, or refuse."""
+    async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> int:
+        """Check all headers, then hold the places and the working memory of all images, or refuse.
+
+        Returns:
+            The pixels of all images.
+        """
 
         def read(data: bytes) -> ImageHeader:
             return images.read_header(data, max_pixels=self.settings.max_image_pixels)
@@ -259,7 +288,8 @@ class Pipeline:
             headers = [_blaming(index, len(encoded), read, data) for index, data in enumerate(encoded)]
         else:
             headers = await self._each(encoded, read)
-        size = WORKING_BYTES_PER_PIXEL * sum(header.pixels for header in headers)
+        pixels = sum(header.pixels for header in headers)
+        size = WORKING_BYTES_PER_PIXEL * pixels
         limit = self.settings.max_inflight_bytes
         if size + sum(map(len, encoded)) > limit:
             raise ProblemError(
@@ -270,6 +300,7 @@ class Pipeline:
             )
         ticket.add_images(len(encoded))
         ticket.add_bytes(size)
+        return pixels
 
     def _decode(self, data: bytes) -> Photograph:
         return images.decode(data, max_pixels=self.settings.max_image_pixels)
@@ -288,7 +319,7 @@ class Pipeline:
         return _Prepared(photograph, image_format, prompt, caption, seconds=seconds)
 
     async def _through_queue(
-        self, prepared: Sequence[_Prepared], restorer: Restorer, deadline: float
+        self, prepared: Sequence[_Prepared], restorer: Restorer, ticket: Ticket, deadline: "Deadline"
     ) -> list[Restored]:
         entries = [
             RestorationEntry(
@@ -296,11 +327,12 @@ class Pipeline:
                     restorer.name, *restorer.padded_size(item.photograph.height, item.photograph.width)
                 ),
                 payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=item.caption)),
-                deadline=deadline,
+                deadline=deadline.at,
             )
             for item in prepared
         ]
         self._queue.put(entries)
+        ticket.drop_pixels()
         try:
             restored = await _all([asyncio.wrap_future(entry.reply) for entry in entries])
         finally:

@@ -114,6 +114,51 @@ class Health(BaseModel):
     status: Literal["alive", "ready"]
 
 
+class InferenceServer(BaseModel):
+    """The Open Inference Protocol's metadata of a server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class InferenceServerLive(BaseModel):
+    """The protocol's answer to a liveness probe."""
+
+    live: bool
+
+
+class InferenceServerReady(BaseModel):
+    """The protocol's answer to a readiness probe."""
+
+    ready: bool
+
+
+class InferenceModelReady(BaseModel):
+    """The protocol's answer to a readiness probe of one model."""
+
+    name: str
+    ready: bool
+
+
+class InferenceTensor(BaseModel):
+    """The protocol's description of a tensor; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class InferenceModel(BaseModel):
+    """The Open Inference Protocol's metadata of a model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[InferenceTensor]
+    outputs: list[InferenceTensor]
+
+
 class FieldError(BaseModel):
     """A field that was refused."""
 

@@ -15,8 +15,9 @@ from model.restorer import AbandonedError
 
 logger = logging.getLogger(__name__)
 
-MIN_BATCH_PIXELS = 512 * 512
-"""Small images share a batch even where larger batches are no faster: it saves the calls between them."""
+MIN_BATCH_PIXELS = 256 * 256
+"""Small images share a batch even where a disturbed warm-up saw no use in it: it saves the calls between
+them."""
 
 
 class Network(Protocol):
@@ -176,7 +177,12 @@ class Calibration:
 
 
 def calibrate(
-    network: Network, *, side: int = 256, gain: float = 1.03, max_seconds: float = 0.25, max_images: int = 256
+    network: Network,
+    *,
+    side: int = 128,
+    gain: float = 1.03,
+    max_seconds: float = 0.25,
+    max_images: int = 1024,
 ) -> Calibration:
     """Warm a network up, and find the smallest batch that uses the device well.
 
@@ -190,7 +196,7 @@ def calibrate(
     best = Calibration(pixels_per_second=0.0, batch_pixels=pixels)
     count = 1
     while count <= max_images:
-        seconds = min(_seconds(network, [image] * count) for _ in range(2))
+        seconds = min(_seconds(network, [image] * count) for _ in range(3))
         speed = count * pixels / seconds
         if speed < gain * best.pixels_per_second:
             break

@@ -2,7 +2,7 @@
 
 python -m benchmarks.serving --install --output benchmarks/results/serving.json --plot docs/images/serving.svg
 
-All run at the same time on 127.0.0.1, one of them is driven at a time, always with the same requests: forms
+One after the other has the machine to itself, in several rounds, always with the same requests: forms
 with one JPEG of mixed sizes, answered as JPEG; the same weights and prompt, encoded once. A fixed number of
 clients that each wait for their answer (1, 8, 32), and arrivals at random at 70 % of what ours answers. Told
 as ratios to ours within the run.
@@ -16,15 +16,15 @@ import platform
 import re
 import signal
 import sys
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks.process import MIB, ROOT, Server
-from benchmarks.serving.comparison import FULL, QUICK, Compared, compare
+from benchmarks.process import MIB, ROOT
+from benchmarks.serving.comparison import FULL, QUICK, Compared, Start, compare
 from benchmarks.serving.contenders import OURS, PEERS, Contender, environment, versions
 from benchmarks.serving.plot import draw
 
@@ -56,7 +56,7 @@ def table(compared: Compared) -> str:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="Two minutes instead of five.")] = False,
+    quick: Annotated[bool, typer.Option(help="Four minutes instead of eleven.")] = False,
     install: Annotated[bool, typer.Option(help="Install the peers that are missing.")] = False,
     environments: Annotated[Path, typer.Option(help="Folder of the peers' environments.")] = (
         ROOT / ".cache/serving"
@@ -69,17 +69,16 @@ def main(
     """Start everyone, compare, end everyone."""
     signal.signal(signal.SIGTERM, _leave)
     used: dict[str, Any] = {}
-    servers: dict[Contender, Server] = {}
-    with ExitStack() as stack:
-        for contender in [OURS, *PEERS]:
-            python = environment(contender, environments, install=install)
-            if python is None:
-                print(f"{contender.name} is not installed: left out (--install)", file=sys.stderr)
-                continue
-            used[contender.name] = versions(contender, python)
-            print(contender.name, used[contender.name], file=sys.stderr, flush=True)
-            servers[contender] = stack.enter_context(contender.running(python, max_batch_size))
-        compared = compare(servers, QUICK if quick else FULL, log=True)
+    servers: dict[Contender, Start] = {}
+    for contender in [OURS, *PEERS]:
+        python = environment(contender, environments, install=install)
+        if python is None:
+            print(f"{contender.name} is not installed: left out (--install)", file=sys.stderr)
+            continue
+        used[contender.name] = versions(contender, python)
+        print(contender.name, used[contender.name], file=sys.stderr, flush=True)
+        servers[contender] = partial(contender.running, python, max_batch_size)
+    compared = compare(servers, QUICK if quick else FULL, log=True)
     print(table(compared))
     for name, peak in compared.peak_bytes.items():
         print(f"{name}: peak {peak / MIB:.0f} MiB")

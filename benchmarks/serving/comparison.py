@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.process import Server, Watch
@@ -82,15 +84,26 @@ class Compared:
         }
 
 
-def compare(servers: Mapping[Contender, Server], plan: Plan, *, log: bool = False) -> Compared:
-    """Drive every server with the same requests. One is driven at a time; who begins changes by round."""
-    contenders = list(servers)
-    for contender, server in servers.items():
-        asyncio.run(closed(server.url, contender.posts(photographs(WARM_UP)), concurrency=4))
+Start = Callable[[], AbstractContextManager[Server]]
+"""Starts a server, and ends it."""
+
+
+def compare(servers: Mapping[Contender, Start], plan: Plan, *, log: bool = False) -> Compared:
+    """Drive every server with the same requests.
+
+    Each has the machine to itself in its turn, since some take a good part of a core with waiting alone. Who
+    begins changes by round; ours does in the first, by which the rate of the open load is set.
+    """
+    contenders = [OURS, *(one for one in servers if one != OURS)]
     runs: dict[Contender, dict[str, list[Measured]]] = {one: {} for one in contenders}
     peaks = dict.fromkeys(contenders, 0)
+    rate = 0.0
 
-    def drive(contender: Contender, load: str, measured: Measured, watch: Watch) -> None:
+    def drive(
+        contender: Contender, server: Server, load: str, requests: Coroutine[Any, Any, Measured]
+    ) -> None:
+        with Watch(server, interval=0.5).running() as watch:
+            measured = asyncio.run(requests)
         runs[contender].setdefault(load, []).append(measured)
         peaks[contender] = max(peaks[contender], watch.peak_bytes)
         if log:
@@ -100,23 +113,17 @@ def compare(servers: Mapping[Contender, Server], plan: Plan, *, log: bool = Fals
                 flush=True,
             )
 
-    largest = str(max(plan.closed))
-    rate = 0.0
     for round_number in range(plan.repeats):
-        order = contenders[round_number % len(contenders) :] + contenders[: round_number % len(contenders)]
-        for concurrency, count in plan.closed.items():
-            for contender in order:
-                with Watch(servers[contender], interval=0.5).running() as watch:
-                    asked = contender.posts(photographs(count))
-                    measured = asyncio.run(closed(servers[contender].url, asked, concurrency=concurrency))
-                drive(contender, str(concurrency), measured, watch)
-        rate = rate or OPEN_LOAD * Summary.of(runs[_ours(contenders)][largest]).throughput
-        due = arrivals(plan.arrivals, rate, seed=round_number)
-        for contender in order:
-            asked = contender.posts(photographs(plan.arrivals))
-            with Watch(servers[contender], interval=0.5).running() as watch:
-                measured = asyncio.run(opened(servers[contender].url, asked, due))
-            drive(contender, OPEN, measured, watch)
+        first = round_number % len(contenders)
+        for contender in contenders[first:] + contenders[:first]:
+            with servers[contender]() as server:
+                requests = partial(_requests, contender, server)
+                asyncio.run(requests(WARM_UP, concurrency=4))
+                for concurrency, count in plan.closed.items():
+                    drive(contender, server, str(concurrency), requests(count, concurrency=concurrency))
+                rate = rate or OPEN_LOAD * runs[OURS][str(max(plan.closed))][0].throughput
+                due = arrivals(plan.arrivals, rate, seed=round_number)
+                drive(contender, server, OPEN, requests(plan.arrivals, due=due))
     return Compared(
         summaries={
             contender.name: {load: Summary.of(measured) for load, measured in loads.items()}
@@ -127,6 +134,16 @@ def compare(servers: Mapping[Contender, Server], plan: Plan, *, log: bool = Fals
     )
 
 
-def _ours(contenders: Sequence[Contender]) -> Contender:
-    [ours] = [one for one in contenders if one.name == OURS.name]
-    return ours
+async def _requests(
+    contender: Contender,
+    server: Server,
+    count: int,
+    *,
+    concurrency: int = 0,
+    due: Sequence[float] | None = None,
+) -> Measured:
+    """So many at once, or each when it is due."""
+    posts = contender.posts(photographs(count))
+    if due is None:
+        return await closed(server.url, posts, concurrency=concurrency)
+    return await opened(server.url, posts, due)

@@ -231,13 +231,13 @@ class TestBacklog:
 class TestAdmission:
     refusals: list[str]
 
-    def make(self, *, backlog: float = 0.0, max_backlog: float = 100.0) -> Admission:
+    def make(self, *, backlog: float = 0.0) -> Admission:
+        """One whose queue has so many seconds of work, and does a thousand pixels a second."""
         self.refusals = []
         return Admission(
             max_images=4,
             max_bytes=1000,
-            max_backlog_seconds=max_backlog,
-            backlog_seconds=lambda: backlog,
+            backlog_seconds=lambda pixels: backlog + pixels / 1000,
             on_refusal=self.refusals.append,
         )
 
@@ -302,10 +302,31 @@ class TestAdmission:
                 pass
 
     def test_what_could_not_be_done_before_its_deadline_is_refused_at_once(self) -> None:
-        admission = self.make(backlog=130.5, max_backlog=100.0)
-        with pytest.raises(AdmissionError) as refused, admission.admit():
+        admission = self.make(backlog=110.5)
+        with pytest.raises(AdmissionError) as refused, admission.admit(wait_seconds=100):
             pass
+        # until then it would take 110.5 seconds, and others may take up 80 of its 100
         assert (refused.value.reason, refused.value.retry_after) == ("backlog", 31)
+        with admission.admit(wait_seconds=140):
+            assert admission.requests == 1
+
+    def test_work_that_is_not_queued_yet_counts(self) -> None:
+        """A burst would be taken on as a whole otherwise: its images are all still being decoded."""
+        admission = self.make()
+        with admission.admit(wait_seconds=10) as first, admission.admit(wait_seconds=10) as second:
+            first.add_pixels(6000, 10)
+            with pytest.raises(AdmissionError) as refused:
+                second.add_pixels(3000, 10)
+            assert (refused.value.reason, refused.value.retry_after) == ("backlog", 1)
+            first.drop_pixels()
+            second.add_pixels(3000, 10)
+            assert admission.backlog_seconds == 3
+        assert admission.backlog_seconds == 0
+
+    def test_what_comes_alone_is_tried_however_long_it_may_take(self) -> None:
+        admission = self.make()
+        with admission.admit(wait_seconds=1) as ticket:
+            ticket.add_pixels(10**6, 1)
 
     def test_draining_turns_away_the_new_and_finishes_the_admitted(self) -> None:
         admission = self.make()

@@ -228,7 +228,7 @@ class SteadyNetwork(WholeNetwork):
     ("per_call", "per_image", "images"),
     [
         (0.0, 0.02, 4),  # a CPU: larger batches are no faster; small images still share one
-        (0.001, 0.00005, 256),  # a GPU: calls are what costs
+        (0.001, 0.00005, 512),  # a GPU: calls are what costs
         (0.001, 0.0009, 32),  # in between: batches of 64 are not 3 % faster per image any more
         (0.01, 0.01, 16),  # a batch of 32 would keep everyone waiting for too long
     ],
@@ -239,5 +239,5 @@ def test_batches_grow_as_long_as_it_pays(
     network = SteadyNetwork(per_call=per_call, per_image=per_image)
     monkeypatch.setattr("app.worker.time.monotonic", lambda: network.now)
     calibration = calibrate(network)
-    assert calibration.batch_pixels == images * 256 * 256
+    assert calibration.batch_pixels == images * 128 * 128
     assert calibration.pixels_per_second > 0

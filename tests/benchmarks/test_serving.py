@@ -5,14 +5,14 @@ import itertools
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from benchmarks.process import ROOT, Server
-from benchmarks.serving.comparison import Plan, compare
+from benchmarks.serving.comparison import Plan, Start, compare
 from benchmarks.serving.contenders import OURS, PEERS, Contender, environment
 from benchmarks.serving.load import Measured, Post, Summary, arrivals, closed, opened, percentile
 from benchmarks.serving.plot import draw
@@ -125,7 +125,7 @@ def ours() -> Iterator[Server]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_quick_comparison_runs_on_our_service(ours: Server) -> None:
-    compared = compare({OURS: ours}, Plan({1: 5, 4: 10}, arrivals=5, repeats=1))
+    compared = compare({OURS: lambda: nullcontext(ours)}, Plan({1: 5, 4: 10}, arrivals=5, repeats=1))
     summaries = compared.summaries[OURS.name]
     assert {load: summary.requests for load, summary in summaries.items()} == {"1": 5, "4": 10, "open": 5}
     assert not any(summary.failures for summary in summaries.values())
@@ -140,8 +140,8 @@ def test_a_peer_is_compared_with_ours(peer: Contender, ours: Server, tmp_path: P
     python = environment(peer, ROOT / ".cache/serving", install=False)
     if python is None:
         pytest.skip(f"{peer.name} is not installed: python -m benchmarks.serving --install")
-    with peer.running(python, 4) as server:
-        compared = compare({OURS: ours, peer: server}, Plan({1: 5, 8: 10}, arrivals=5, repeats=1))
+    servers: dict[Contender, Start] = {OURS: lambda: nullcontext(ours), peer: lambda: peer.running(python, 4)}
+    compared = compare(servers, Plan({1: 5, 8: 10}, arrivals=5, repeats=1))
     assert not any(summary.failures for summary in compared.summaries[peer.name].values())
     assert all(ratio > 0 for loads in compared.ratios()[peer.name].values() for ratio in loads.values())
     draw(compared.ratios(), tmp_path / "plot.svg")

@@ -194,3 +194,43 @@ def test_what_cannot_be_done_in_time_is_told_in_time(
         assert response.status_code == 504
         assert response.json()["type"] == "urn:derain:problem:deadline-passed"
         assert metric(client, 'derain_images_total{outcome="expired"}') == 1
+
+
+def test_a_client_says_how_long_it_waits(
+    run_service: Callable[[Settings], AbstractContextManager[str]], make_image: Make, encode: Encode
+) -> None:
+    image = encode(make_image(1, 1600, 1200))
+    with run_service(Settings(deadline_seconds=60)) as url, httpx.Client(base_url=url, timeout=60) as client:
+
+        def derain(seconds: str) -> httpx.Response:
+            return client.post("/derain", files={"image": image}, headers={"X-Request-Timeout": seconds})
+
+        late = derain("0.05")
+        assert (late.status_code, late.json()["type"]) == (504, "urn:derain:problem:deadline-passed")
+        assert "0.05 seconds" in late.json()["detail"]
+        assert derain("1e9").status_code == 200, "longer than the service allows is as long as it allows"
+        for nonsense in ("soon", "0", "-1", "nan", "inf", ""):
+            refused = derain(nonsense)
+            assert (refused.status_code, refused.json()["type"]) == (400, "urn:derain:problem:bad-header")
+            assert "X-Request-Timeout" in refused.json()["detail"]
+
+
+def test_who_cannot_be_served_in_time_is_told_before_the_upload(
+    run_service: Callable[[Settings], AbstractContextManager[str]], make_image: Make, encode: Encode
+) -> None:
+    image = encode(make_image(1, 1600, 1200))
+    with (
+        run_service(Settings()) as url,
+        ThreadPoolExecutor(2) as clients,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        form = {"files": {"image": image}, "timeout": 60}
+        patient = [clients.submit(httpx.post, f"{url}/derain", **form) for _ in range(2)]
+        wait_until(lambda: metric(client, "derain_backlog_seconds") > 1)
+        started = time.monotonic()
+        hasty = client.post("/derain", files={"image": image}, headers={"X-Request-Timeout": "1"})
+        assert time.monotonic() - started < 1
+        assert (hasty.status_code, hasty.json()["type"]) == (503, "urn:derain:problem:overloaded")
+        assert 1 <= int(hasty.headers["retry-after"]) <= 30
+        assert metric(client, 'derain_rejected_total{reason="backlog"}') == 1
+        assert [answer.result().status_code for answer in patient] == [200, 200]

@@ -1,0 +1,225 @@
+"""What becomes of a service that is asked for more than it can do.
+
+python -m benchmarks.overload --output benchmarks/results/overload.json
+
+`derain serve` runs as a process of its own on 127.0.0.1. What it can do is measured with clients that wait
+for their answers. Then requests arrive at random, however many are unanswered: at twice and at ten times that
+rate, each with `X-Request-Timeout`. Asked of it: of what it can do, nine tenths are still answered in time;
+the slowest in a hundred of what it took on is answered within the deadline; refusals come within 50 ms and
+the probe within 100 ms; memory is bounded. Last, a storm: whoever is refused tries again at once, and again.
+After it the load is half of what the service can do, and within two deadlines nobody is refused any more.
+Everything is told by the client's clock, on the same cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from benchmarks.process import MIB, Server, Watch, service
+from benchmarks.serving.load import arrivals, percentile
+from benchmarks.serving.pictures import photograph_file
+
+PROMPT = "a photo with heavy rain streaks"
+SIZE = (256, 256)
+CONCURRENCY = 16
+PROBE_SECONDS = 0.1
+STORM_FACTOR = 5.0
+STORM_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request: its status (0 where the connection broke) and its seconds."""
+
+    status: int
+    seconds: float
+
+
+@dataclass
+class Caller:
+    """Sends one photograph again and again, over connections of its own: as little client as there can be."""
+
+    url: str
+    timeout: float
+    photograph: bytes = field(default_factory=lambda: photograph_file(0, SIZE))
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.url)
+        self._host, self._port = str(address.hostname), int(address.port or 80)
+        head = (
+            f"POST /derain?prompt={quote(PROMPT)} HTTP/1.1\r\nHost: here\r\nContent-Type: image/jpeg\r\n"
+            f"X-Request-Timeout: {self.timeout}\r\nContent-Length: {len(self.photograph)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self._derain = head.encode() + self.photograph
+        self._probe = b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+
+    async def derain(self, due: float | None = None) -> Answer:
+        """Post it; time counts from when it was due."""
+        return await self._send(self._derain, time.perf_counter() if due is None else due)
+
+    async def probe(self) -> Answer:
+        """Ask whether it lives."""
+        return await self._send(self._probe, time.perf_counter())
+
+    async def _send(self, request: bytes, since: float) -> Answer:
+        status = 0
+        try:
+            reader, writer = await asyncio.open_connection(self._host, self._port)
+            try:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                status = int(head.split(b" ", 2)[1])
+                if status == 200:
+                    await reader.read()
+            finally:
+                writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            status = 0
+        return Answer(status, time.perf_counter() - since)
+
+
+async def capacity(caller: Caller, seconds: float) -> float:
+    """Answers per second when `CONCURRENCY` clients wait for theirs."""
+    count = 0
+    until = time.perf_counter() + seconds
+
+    async def client() -> None:
+        nonlocal count
+        while time.perf_counter() < until:
+            count += (await caller.derain()).status == 200
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
+    return count / (time.perf_counter() - started)
+
+
+async def flood(caller: Caller, rate: float, seconds: float) -> tuple[list[Answer], list[Answer], float]:
+    """Requests at random times, and probes meanwhile.
+
+    Returns:
+        The requests' answers, the probes', and the seconds until the last request was answered.
+    """
+    probes: list[Answer] = []
+
+    async def probe() -> None:
+        while True:
+            probes.append(await caller.probe())
+            await asyncio.sleep(PROBE_SECONDS)
+
+    started = time.perf_counter()
+
+    async def arrive(at: float) -> Answer:
+        await asyncio.sleep(started + at - time.perf_counter())
+        return await caller.derain(started + at)
+
+    probing = asyncio.create_task(probe())
+    answers = await asyncio.gather(*(arrive(at) for at in arrivals(round(rate * seconds), rate, seed=1)))
+    lasted = time.perf_counter() - started
+    probing.cancel()
+    return answers, probes, lasted
+
+
+async def storm(caller: Caller, rate: float, seconds: float) -> float:
+    """Everybody tries again at once, `STORM_TRIES` times; meanwhile and after it comes half of what the
+    service can do.
+
+    Returns:
+        Seconds from the end of the storm until the last of the others was refused; 0 if none was.
+    """
+    started = time.perf_counter()
+    refused = 0.0
+
+    async def insist(at: float) -> None:
+        await asyncio.sleep(started + at - time.perf_counter())
+        for _ in range(STORM_TRIES):
+            if time.perf_counter() - started > seconds or (await caller.derain()).status == 200:
+                return
+
+    async def visit(at: float) -> None:
+        nonlocal refused
+        await asyncio.sleep(started + at - time.perf_counter())
+        if (await caller.derain()).status != 200:
+            refused = max(refused, at)
+
+    calm = seconds + 4 * caller.timeout
+    insisting = [
+        insist(at) for at in arrivals(round(STORM_FACTOR * rate * seconds), STORM_FACTOR * rate, seed=2)
+    ]
+    visiting = [visit(at) for at in arrivals(round(0.5 * rate * calm), 0.5 * rate, seed=3)]
+    await asyncio.gather(*insisting, *visiting)
+    return max(0.0, refused - seconds)
+
+
+def judged(answers: Sequence[Answer], probes: Sequence[Answer], lasted: float) -> dict[str, Any]:
+    """Figures of a flood; milliseconds but where named otherwise."""
+    taken = [answer.seconds for answer in answers if answer.status == 200]
+    refused = [answer.seconds for answer in answers if answer.status == 503]
+    alive = [answer.seconds for answer in probes]
+    return {
+        "requests": len(answers),
+        "statuses": dict(Counter(str(answer.status) for answer in answers)),
+        "answers_per_second": len(taken) / lasted,
+        "taken_on_p99_seconds": round(percentile(taken, 99), 3),
+        "refused_ms": {name: round(1000 * percentile(refused, p), 1) for name, p in PERCENTS.items()}
+        if refused
+        else None,
+        "probe_ms": {name: round(1000 * percentile(alive, p), 1) for name, p in PERCENTS.items()},
+        "probes_failed": sum(answer.status != 200 for answer in probes),
+    }
+
+
+PERCENTS = {"median": 50.0, "p99": 99.0, "max": 100.0}
+
+
+def measure(server: Server, *, seconds: float, timeout: float, factors: Sequence[float]) -> dict[str, Any]:
+    """The whole run on a service that has started."""
+    caller = Caller(server.url, timeout)
+    asyncio.run(capacity(caller, min(5.0, seconds)))
+    with Watch(server, interval=0.5).running() as calm:
+        peak = asyncio.run(capacity(caller, seconds))
+    measured: dict[str, Any] = {
+        "image": f"{SIZE[0]}x{SIZE[1]} JPEG",
+        "deadline_seconds": timeout,
+        "seconds": seconds,
+        "peak_memory_mib_calm": round(calm.peak_bytes / MIB),
+    }
+    for factor in factors:
+        with Watch(server, interval=0.5).running() as watch:
+            found = judged(*asyncio.run(flood(caller, factor * peak, seconds)))
+        found["goodput"] = round(found.pop("answers_per_second") / peak, 3)
+        found["peak_memory_mib"] = round(watch.peak_bytes / MIB)
+        measured[f"at_{factor:g}_times_capacity"] = found
+        print(f"at {factor:g} times capacity", json.dumps(found, indent=2), flush=True)
+    measured["storm_drained_after_deadlines"] = round(
+        asyncio.run(storm(caller, peak, seconds / 2)) / timeout, 2
+    )
+    return measured
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="Of every load.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="How long clients wait, seconds.")] = 5.0,
+    output: Annotated[Path | None, typer.Option(help="Where the figures go as JSON.")] = None,
+) -> None:
+    """Start a service and ask too much of it."""
+    with service() as server:
+        measured = measure(server, seconds=seconds, timeout=timeout, factors=(2.0, 10.0))
+    print(json.dumps(measured, indent=2))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(measured, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
