@@ -41,7 +41,10 @@ def draw(ratios: Mapping[str, Mapping[str, Mapping[str, float]]], file: Path) ->
         )
         panel.set_title(title, fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8)
+        panel.margins(y=0.12)
+        panel.legend(
+            frameon=False, fontsize=8, ncols=len(ratios), loc="upper center", bbox_to_anchor=(0.5, -0.1)
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"Date": None} if file.suffix == ".svg" else None
     figure.savefig(file, dpi=110, metadata=metadata)
