@@ -96,6 +96,11 @@ def _missing(point: EntryPoint, error: Exception) -> str:
     return message
 
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open. Longer than proxies and load balancers keep theirs (60 seconds,
+mostly): they should be the ones that close, or a request meets a closed door now and then."""
+
+
 @cli.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -119,6 +124,7 @@ def serve(
         port=port,
         log_config=log_config(log_level),
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.deadline_seconds) + 10,
     )
 

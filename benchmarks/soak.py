@@ -1,6 +1,6 @@
 """Whether a service stays as it was: hours of mixed requests, watched from outside.
 
-python -m benchmarks.soak --minutes 90 --output benchmarks/results/soak.json
+python -m benchmarks.soak --minutes 120 --output benchmarks/results/soak.json
 
 `derain serve` runs as a process of its own on 127.0.0.1. A few clients send photographs of many sizes and
 formats, one and several at once, with prompts and without; files that are broken or no images; and some leave
@@ -57,7 +57,6 @@ class Traffic:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
-        self._begun = 0
         self._kinds: dict[Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], int] = {
             self.image: 10,
             self.several: 3,
@@ -86,8 +85,16 @@ class Traffic:
     async def _visit(self, client: httpx.AsyncClient, until: float) -> None:
         while time.monotonic() < until:
             [visit] = self._random.choices(list(self._kinds), list(self._kinds.values()))
-            self._begun += 1
-            await asyncio.gather(visit(client), asyncio.sleep(self.clients / self.rate))
+            await asyncio.gather(self._bear(visit, client), asyncio.sleep(self.clients / self.rate))
+
+    async def _bear(
+        self, visit: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], client: httpx.AsyncClient
+    ) -> None:
+        """A connection that breaks is a surprise, and not the end."""
+        try:
+            await visit(client)
+        except httpx.TransportError as error:
+            self.surprises.append(f"{visit.__name__}: {error!r}")
 
     async def image(self, client: httpx.AsyncClient) -> None:
         """One photograph as the body of a request."""
