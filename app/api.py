@@ -1,12 +1,11 @@
 """The endpoints."""
 
 import asyncio
-import math
 from collections.abc import Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import ClientDisconnect
 
@@ -14,8 +13,8 @@ from app.answers import ANSWERS, JSON, check_answerable, choose_answer, render
 from app.batching import Ticket
 from app.errors import ProblemError, bad_field
 from app.forms import BodyLimits, Submission, read_submission
-from app.images import FORMATS
 from app.negotiation import Accept
+from app.openapi import DERAINED, problem_responses, request_body
 from app.pipeline import Deadline, Order, Pipeline
 from app.schemas import (
     DerainOptions,
@@ -25,7 +24,6 @@ from app.schemas import (
     ModelList,
     PerceiveOptions,
     PerceiveResponse,
-    problem_responses,
 )
 
 Options = TypeVar("Options", DerainOptions, PerceiveOptions)
@@ -40,36 +38,28 @@ async def _pipeline(request: Request) -> Pipeline:  # a plain function would be 
 
 PipelineDependency = Annotated[Pipeline, Depends(_pipeline)]
 
-
-def _request_body(options: type[DerainOptions] | type[PerceiveOptions], *, several: bool) -> dict[str, Any]:
-    """OpenAPI description of both request forms."""
-    schema = options.model_json_schema()
-    binary = {"type": "string", "format": "binary"}
-    schema["properties"] = {
-        "image": {"type": "array", "items": binary, "minItems": 1} if several else binary,
-        **schema["properties"],
-    }
-    schema["required"] = ["image"]
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": schema},
-                **{image_format.media_type: {"schema": binary} for image_format in FORMATS.values()},
-            },
-        }
-    }
+RequestTimeout = Annotated[
+    float | None,
+    Header(
+        alias="X-Request-Timeout",
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the client waits, seconds from the arrival of the request; at most as long as "
+        "the service is set to.",
+    ),
+]
 
 
 @router.post(
     "/derain",
     response_class=Response,
     summary="Take the rain out of one or more photographs",
-    openapi_extra=_request_body(DerainOptions, several=True),
+    openapi_extra=request_body(DerainOptions, several=True),
     responses={
         200: {
             "model": DerainResponse,
             "description": "The restored image, or JSON or a ZIP archive, by the Accept header",
+            "headers": DERAINED,
             "content": {
                 media_type: {"schema": {"type": "string", "format": "binary"}}
                 for media_type in ANSWERS
@@ -80,7 +70,10 @@ def _request_body(options: type[DerainOptions] | type[PerceiveOptions], *, sever
     },
 )
 async def derain(
-    request: Request, pipeline: PipelineDependency, options: Annotated[DerainOptions, Query()]
+    request: Request,
+    pipeline: PipelineDependency,
+    options: Annotated[DerainOptions, Query()],
+    patience: RequestTimeout = None,
 ) -> Response:
     """Send the image itself as the body and the options as query parameters, or all as
     multipart/form-data."""
@@ -88,7 +81,7 @@ async def derain(
     check_answerable(accept)
     _check_texts(options, pipeline)
     pipeline.restorer(options.model)
-    deadline = _deadline(request, pipeline)
+    deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
         wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
     ) as ticket:
@@ -121,16 +114,19 @@ async def derain(
 @router.post(
     "/perceive",
     summary="Tell what is wrong with a photograph, and the prompt that follows from it",
-    openapi_extra=_request_body(PerceiveOptions, several=False),
-    responses=problem_responses(400, 404, 406, 413, 415, 422, 503),
+    openapi_extra=request_body(PerceiveOptions, several=False),
+    responses=problem_responses(400, 404, 406, 413, 415, 422, 503, 504),
 )
 async def perceive(
-    request: Request, pipeline: PipelineDependency, options: Annotated[PerceiveOptions, Query()]
+    request: Request,
+    pipeline: PipelineDependency,
+    options: Annotated[PerceiveOptions, Query()],
+    patience: RequestTimeout = None,
 ) -> PerceiveResponse:
     """Send the image itself as the body, or as multipart/form-data."""
     if not Accept(", ".join(request.headers.getlist("accept"))).admits(JSON):
         raise ProblemError(406, "not-acceptable", f"the answer is {JSON}")
-    deadline = _deadline(request, pipeline)
+    deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
         wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
     ) as ticket:
@@ -193,21 +189,9 @@ async def metrics(request: Request, pipeline: PipelineDependency) -> Response:
     return Response(encode(pipeline.metrics.registry), headers={"Content-Type": content_type})
 
 
-def _deadline(request: Request, pipeline: Pipeline) -> Deadline:
-    """What `X-Request-Timeout` says, seconds from the request's arrival, within `deadline_seconds`.
-
-    Raises:
-        ProblemError: 400, it is not a positive number.
-    """
+def _deadline(request: Request, pipeline: Pipeline, asked: float | None) -> Deadline:
     longest = pipeline.settings.deadline_seconds
-    given = request.headers.get("x-request-timeout")
-    try:
-        seconds = longest if given is None else float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 < seconds < math.inf:
-        raise ProblemError(400, "bad-header", "X-Request-Timeout: must be a positive number of seconds")
-    return Deadline.of(min(seconds, longest), started=request.state.started)
+    return Deadline.of(min(asked or longest, longest), started=request.state.started)
 
 
 def _content_length(request: Request) -> int | None:

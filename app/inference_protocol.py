@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from app.api import PipelineDependency
 from app.errors import ProblemError
+from app.openapi import problem_responses
 from app.schemas import (
     InferenceModel,
     InferenceModelReady,
@@ -15,7 +16,6 @@ from app.schemas import (
     InferenceServerLive,
     InferenceServerReady,
     InferenceTensor,
-    problem_responses,
 )
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])

@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 from fastapi import FastAPI
 
-from app import api, errors, images, inference_protocol
+from app import api, errors, images, inference_protocol, openapi
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
 from app.methods import Methods
@@ -60,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(api.router)
     app.include_router(inference_protocol.router)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(Methods)
     app.add_middleware(LingeringClose)
     app.add_middleware(RequestContext, metrics=metrics)

@@ -1,6 +1,6 @@
 """What the endpoints take and give."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -187,14 +187,3 @@ class ProblemDetails(BaseModel):
     limit: Limit | None = None
     image: int | None = Field(default=None, description="Which of several images, counted from 1.")
     errors: list[FieldError] | None = None
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries for answers that are problems."""
-    return {
-        status: {
-            "description": "Problem",
-            "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
-        }
-        for status in statuses
-    }

@@ -211,7 +211,7 @@ def test_a_client_says_how_long_it_waits(
         assert derain("1e9").status_code == 200, "longer than the service allows is as long as it allows"
         for nonsense in ("soon", "0", "-1", "nan", "inf", ""):
             refused = derain(nonsense)
-            assert (refused.status_code, refused.json()["type"]) == (400, "urn:derain:problem:bad-header")
+            assert (refused.status_code, refused.json()["type"]) == (422, "urn:derain:problem:bad-field")
             assert "X-Request-Timeout" in refused.json()["detail"]
 
 

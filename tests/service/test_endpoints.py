@@ -36,6 +36,7 @@ def test_the_documentation_tells_both_request_forms_and_the_errors(client: httpx
         "caption",
         "model",
         "format",
+        "X-Request-Timeout",
     }
     assert {"400", "404", "406", "413", "415", "422", "503", "504"} <= set(operation["responses"])
     assert {"image/png", "application/json", "application/zip"} <= set(
