@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from app import api, errors, images, inference_protocol, openapi
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
+from app.cores import usable_cores
 from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
@@ -75,6 +76,7 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
     """
     names = settings.models or tuple(weights.available(settings.weights_dir))
     default = default_model(names, device_type(settings.device), settings.default_model)
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     restorers = {
         name: Restorer.from_checkpoint(
             settings.weights_dir / name, device=settings.device, precision=settings.precision

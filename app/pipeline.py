@@ -1,7 +1,6 @@
 """What a request passes through between HTTP and the device: decode, perceive, queue, restore, encode."""
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import torch
 
 from app import images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
+from app.cores import usable_cores
 from app.errors import ImageProblemError, ProblemError
 from app.images import ImageError, ImageFormat, ImageHeader, Photograph
 from app.metrics import Metrics
@@ -147,7 +147,7 @@ class Pipeline:
         self._queue = queue
         self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
         self._codecs = ThreadPoolExecutor(
-            settings.codec_threads or os.cpu_count() or 1, "codec", initializer=_compute_alone
+            settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)

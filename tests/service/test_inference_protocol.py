@@ -1,5 +1,5 @@
-"""The Open Inference Protocol with a client of it. Were this wrong, what schedules inference servers would never
-send this one a request."""
+"""The Open Inference Protocol with a client of it. Were this wrong, what schedules inference servers
+would never send this one a request."""
 
 from urllib.parse import urlsplit
 
