@@ -165,7 +165,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer and close; in the middle of an answer only close."""
         self._stop_head_timer()
         if not (self._answering() and self.cycle.response_started):
-            response = problem.response(uuid.uuid4().hex)
+            request_id = uuid.uuid4().hex
+            response = problem.response(request_id)
+            response.headers["X-Request-ID"] = request_id
+            response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers["Connection"] = "close"
             head = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
             fields = [*self.server_state.default_headers, *response.raw_headers]
