@@ -128,7 +128,7 @@ def serve(
     except KeyFileError as error:
         raise _failure(f"DERAIN_API_KEYS_FILE: {error}") from None
     if settings.api_keys_file is None and not _is_loopback(host):
-        logging.getLogger(__name__).warning(OPEN_TO_ALL, host)
+        logging.getLogger("app.cli").warning(OPEN_TO_ALL, host)
     uvicorn.run(
         app,
         host=host,

@@ -12,6 +12,7 @@ A key is 256 random bits, so its plain SHA-256 is enough: there is no dictionary
 
 import hashlib
 import hmac
+import json
 import logging
 import secrets
 import time
@@ -148,7 +149,8 @@ def entry_of(
     Raises:
         KeyFileError: a value is not one that the file may hold.
     """
-    lines = ["[[key]]", f'name = "{name}"', f'sha256 = "{hashlib.sha256(secret.encode()).hexdigest()}"']
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    lines = ["[[key]]", f"name = {json.dumps(name)}", f'sha256 = "{digest}"']
     if requests_per_minute is not None:
         lines.append(f"requests_per_minute = {requests_per_minute}")
     if concurrent_requests is not None:
