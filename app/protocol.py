@@ -12,7 +12,7 @@ from app.errors import ProblemError
 from app.schemas import Limit
 from app.settings import Settings
 
-HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 32 * 1024
 """Longest head of a request: its line and all header fields. Also of what else is not body: chunk extensions
 and trailers."""
 
