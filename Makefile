@@ -12,12 +12,13 @@ PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.t
     --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint containers
+.PHONY: help serve test lint audit containers
 
 help:
 	@echo 'make serve       install and serve on HOST:PORT (0.0.0.0:8000)'
 	@echo 'make test        install and run every check and every test'
 	@echo 'make lint        install and run the checks: ruff, pyright, import-linter'
+	@echo 'make audit       ask the advisory database about every pinned package (needs the network)'
 	@echo 'make containers  build the image, run docker-compose, post a photograph (needs a Docker engine)'
 
 serve: $(VENV)/.installed
@@ -31,6 +32,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# fails for what it cannot look up, too; pip-audit has an environment of its own, so it decides nothing here
+audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 containers: $(VENV)/.installed-test
 	$(BIN)/pytest -m containers -s -o faulthandler_timeout=0 tests/containers $(ARGS)

@@ -30,6 +30,8 @@ Options = TypeVar("Options", DerainOptions, PerceiveOptions)
 Value = TypeVar("Value")
 
 router = APIRouter()
+probes = APIRouter()
+scraping = APIRouter()
 
 
 async def _pipeline(request: Request) -> Pipeline:  # a plain function would be called in a thread
@@ -66,7 +68,7 @@ RequestTimeout = Annotated[
                 if media_type != JSON
             },
         },
-        **problem_responses(400, 404, 406, 413, 415, 422, 500, 503, 504),
+        **problem_responses(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
 )
 async def derain(
@@ -115,7 +117,7 @@ async def derain(
     "/perceive",
     summary="Tell what is wrong with a photograph, and the prompt that follows from it",
     openapi_extra=request_body(PerceiveOptions, several=False),
-    responses=problem_responses(400, 404, 406, 413, 415, 422, 503, 504),
+    responses=problem_responses(400, 401, 404, 406, 408, 413, 415, 422, 429, 503, 504),
 )
 async def perceive(
     request: Request,
@@ -148,7 +150,7 @@ async def perceive(
     )
 
 
-@router.get("/models", summary="The loaded checkpoints")
+@router.get("/models", summary="The loaded checkpoints", responses=problem_responses(401, 429))
 async def models(pipeline: PipelineDependency) -> ModelList:
     """Every name that `model` can take."""
     return ModelList(
@@ -166,7 +168,7 @@ async def models(pipeline: PipelineDependency) -> ModelList:
     )
 
 
-@router.get("/livez", summary="Whether the process works at all", responses=problem_responses(503))
+@probes.get("/livez", summary="Whether the process works at all", responses=problem_responses(503))
 async def livez(pipeline: PipelineDependency) -> Health:
     """503 when the device thread has died: restart the process."""
     if not pipeline.alive:
@@ -174,7 +176,7 @@ async def livez(pipeline: PipelineDependency) -> Health:
     return Health(status="alive")
 
 
-@router.get("/readyz", summary="Whether requests are taken on", responses=problem_responses(503))
+@probes.get("/readyz", summary="Whether requests are taken on", responses=problem_responses(503))
 async def readyz(pipeline: PipelineDependency) -> Health:
     """503 while the service is shutting down."""
     if not pipeline.ready:
@@ -182,7 +184,7 @@ async def readyz(pipeline: PipelineDependency) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="Prometheus series", response_class=Response)
+@scraping.get("/metrics", summary="Prometheus series", response_class=Response)
 async def metrics(request: Request, pipeline: PipelineDependency) -> Response:
     """In the text format that the scraper asks for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -1,7 +1,9 @@
 """`derain ...`: serve, restore files, perceive, list models; other packages add commands by entry point."""
 
 import functools
+import ipaddress
 import json
+import logging.config
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 COMMANDS = "derain.commands"
 """Entry points of this group name plain functions with Typer parameters; each becomes a command."""
+
+OPEN_TO_ALL = (
+    "ANYBODY WHO REACHES %s MAY USE THIS SERVICE: it listens beyond this machine and asks for no API key. "
+    "DERAIN_API_KEYS_FILE names a file of keys (derain key NAME --append FILE makes one)."
+)
 
 cli = typer.Typer(
     name="derain",
@@ -110,7 +117,9 @@ def serve(
     """Serve POST /derain and the rest over HTTP. Everything else is set by DERAIN_* variables."""
     import uvicorn
 
+    from app.keys import KeyFileError
     from app.main import create_app
+    from app.protocol import bounded_protocol
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is not a level", param_hint="--log-level")
@@ -118,15 +127,31 @@ def serve(
     found, _ = _checkpoints(settings)
     if damaged := [one.name for one in found if not one.intact]:
         raise _failure(f"{settings.weights_dir}: damaged: {', '.join(damaged)}")
+    logging.config.dictConfig(log_config(log_level))
+    try:
+        app = create_app(settings)
+    except KeyFileError as error:
+        raise _failure(f"DERAIN_API_KEYS_FILE: {error}") from None
+    if settings.api_keys_file is None and not _is_loopback(host):
+        logging.getLogger("app.cli").warning(OPEN_TO_ALL, host)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=host,
         port=port,
-        log_config=log_config(log_level),
+        http=bounded_protocol(settings),
+        ws="none",
+        log_config=None,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.deadline_seconds) + 10,
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def log_config(level: str) -> dict[str, Any]:
@@ -260,6 +285,47 @@ def models(as_json: AsJSON = False) -> None:
         _show(table)
     if not all(one.intact for one in found):
         raise _failure("a damaged checkpoint cannot be loaded")
+
+
+@cli.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key: letters, digits and _.@-, for logs and refusals.")],
+    append: Annotated[
+        Path | None,
+        typer.Option(help="Add the entry to this file (DERAIN_API_KEYS_FILE) instead of printing it."),
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="In any 60 seconds.")] = None,
+    concurrent_requests: Annotated[int | None, typer.Option(min=1, help="At once.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+) -> None:
+    """Make an API key.
+
+    The key itself is shown once and kept nowhere: on standard output with --append, else on standard error,
+    and the entry for the file of keys on standard output.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from app.keys import KeyFileError, append_entry, entry_of, new_secret
+
+    secret = new_secret()
+    try:
+        entry = entry_of(
+            secret,
+            name,
+            requests_per_minute=requests_per_minute,
+            concurrent_requests=concurrent_requests,
+            expires=datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None,
+        )
+        if append is not None:
+            append_entry(append, entry)
+    except KeyFileError as error:
+        raise _failure(str(error)) from None
+    if append is not None:
+        typer.echo(secret)
+        err.print(f"The key of {name}, shown this once; its hash is in {append}.", markup=False)
+    else:
+        err.print(f"The key of {name}, shown this once: {secret}", markup=False)
+        typer.echo(entry, nl=False)
 
 
 def _show(table: Table) -> None:

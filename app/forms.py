@@ -11,6 +11,8 @@ from app.errors import ProblemError, bad_field
 from app.schemas import Limit
 
 MAX_OTHER_PARTS = 32
+MAX_PART_HEADERS = 8
+MAX_PART_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class _MultipartForm:
                     "on_part_end": self._close,
                     "on_end": self._end,
                 },
+                max_header_count=MAX_PART_HEADERS,
+                max_header_size=MAX_PART_HEADER_BYTES,
             )
         except FormParserError as error:
             raise ProblemError(400, "malformed-body", f"malformed multipart/form-data: {error}") from error

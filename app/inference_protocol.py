@@ -21,7 +21,7 @@ from app.schemas import (
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
 
-@router.get("", summary="What this server is")
+@router.get("", summary="What this server is", responses=problem_responses(401, 429))
 async def server() -> InferenceServer:
     """Its name and version."""
     return InferenceServer(name="tvi-derain", version=version("tvi-derain"), extensions=[])
@@ -43,7 +43,9 @@ async def ready(pipeline: PipelineDependency) -> InferenceServerReady:
     return InferenceServerReady(ready=True)
 
 
-@router.get("/models/{name}", summary="What a model takes and gives", responses=problem_responses(404))
+@router.get(
+    "/models/{name}", summary="What a model takes and gives", responses=problem_responses(401, 404, 429)
+)
 async def model(name: str, pipeline: PipelineDependency) -> InferenceModel:
     """The tensors that one photograph is, inside POST /derain."""
     restorer = pipeline.restorer(name)
@@ -61,7 +63,9 @@ async def model(name: str, pipeline: PipelineDependency) -> InferenceModel:
 
 
 @router.get(
-    "/models/{name}/ready", summary="Whether a model takes images", responses=problem_responses(404, 503)
+    "/models/{name}/ready",
+    summary="Whether a model takes images",
+    responses=problem_responses(401, 404, 429, 503),
 )
 async def model_ready(name: str, pipeline: PipelineDependency) -> InferenceModelReady:
     """503 while the service is shutting down."""

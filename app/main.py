@@ -6,21 +6,28 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import FrameType
 
 import torch
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from app import api, errors, images, inference_protocol, openapi
+from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations
+from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
 from app.cores import usable_cores
+from app.hosts import TrustedHosts
+from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
 from app.pipeline import Pipeline
+from app.protocol import bounded_protocol
+from app.security_headers import SecurityHeaders
 from app.settings import Settings
+from app.timeouts import BodyPace
 from app.worker import RestorationQueue, calibrate
 from model import memory, weights
 from model.captioner import Captioner
@@ -28,15 +35,33 @@ from model.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 
+EXPOSED_HEADERS = (
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Server-Timing",
+    "WWW-Authenticate",
+    "X-Derain-Batch-Size",
+    "X-Derain-Model",
+    "X-Derain-Prompt",
+    "X-Request-ID",
+)
+"""What pages of the origins in `cors_origins` may read of an answer."""
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Make the service; checkpoints are loaded and warmed up in its lifespan, before it takes requests.
 
     Args:
         settings: None takes them from the environment.
+
+    Raises:
+        app.keys.KeyFileError: the file of API keys cannot be read.
     """
     settings = settings or Settings()
     metrics = Metrics()
+    keys = KeyFile(settings.api_keys_file) if settings.api_keys_file is not None else None
+    logs.keep_queries_out()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -49,23 +74,66 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             pipeline = await asyncio.get_running_loop().run_in_executor(loader, _load, settings, metrics)
         app.state.pipeline = pipeline
         pipeline.start()
-        with _on_termination(pipeline.admission.drain):
-            yield
-            await asyncio.to_thread(pipeline.stop)
+        if keys is None:
+            logger.warning("no API keys: whoever reaches this service may use it (DERAIN_API_KEYS_FILE)")
+        async with AsyncExitStack() as beside:
+            if settings.metrics_port is not None:
+                app.state.metrics_address = await beside.enter_async_context(
+                    operations.serving(
+                        operations.create_operations(app.state, metrics),
+                        settings.metrics_host,
+                        settings.metrics_port,
+                        bounded_protocol(settings),
+                    )
+                )
+            with _on_termination(pipeline.admission.drain):
+                yield
+                await asyncio.to_thread(pipeline.stop)
 
     app = FastAPI(
         title="TVI-Derain",
         description="Takes rain out of photographs, guided by a prompt or by what it perceives itself.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.include_router(api.router)
     app.include_router(inference_protocol.router)
+    app.include_router(api.probes)
+    if settings.metrics_port is None:
+        app.include_router(api.scraping)
+    app.include_router(docs.router)
     errors.install(app)
     openapi.install(app)
+    _add_middleware(app, settings, metrics, keys)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, keys: KeyFile | None) -> None:
+    """From the innermost, which sees a request last, to the outermost."""
     app.add_middleware(Methods)
+    app.add_middleware(
+        BodyPace,
+        patience_seconds=settings.body_timeout_seconds,
+        bytes_per_second=settings.body_bytes_per_second,
+        deadline_seconds=settings.body_deadline_seconds,
+    )
+    if keys is not None:
+        app.add_middleware(Access, keys=keys, metrics=metrics)
+        access.describe_keys(app)
+    if settings.trusted_hosts:
+        app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
     app.add_middleware(LingeringClose)
     app.add_middleware(RequestContext, metrics=metrics)
-    return app
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "X-Request-Timeout"),
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(SecurityHeaders)
 
 
 def _load(settings: Settings, metrics: Metrics) -> Pipeline:

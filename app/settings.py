@@ -1,5 +1,6 @@
 """Every knob of the service: `DERAIN_*` environment variables, validated together at start."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -9,6 +10,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from model.weights import default_weights_dir
 
 MIB = 1024 * 1024
+
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9A-Fa-f:.]+\](:\d+)?")
+HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 
 
 class Settings(BaseSettings):
@@ -76,11 +80,63 @@ class Settings(BaseSettings):
         default=0, description="Threads that decode and encode; 0: one per CPU core."
     )
 
-    @field_validator("models", mode="before")
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="TOML file of API keys, see app/keys.py; unset: whoever gets here may use it.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may call the service, separated by commas (https://example.com), or "
+        "*; empty: none.",
+    )
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts that requests may name, separated by commas (example.com, *.example.com); empty: "
+        "any.",
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None,
+        description="Port of its own for /metrics, /livez and /readyz; /metrics is then not on the main one. "
+        "0: any free one.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address that metrics_port listens on.")
+
+    header_timeout_seconds: PositiveFloat = Field(
+        default=10.0, description="Longest wait for the head of a request; with `derain serve` only."
+    )
+    body_timeout_seconds: PositiveFloat = Field(
+        default=20.0, description="Longest wait for the next bytes of a body; beyond it 408."
+    )
+    body_bytes_per_second: PositiveFloat = Field(
+        default=16 * 1024.0, description="Slowest body, bytes per second; below it 408."
+    )
+    body_deadline_seconds: PositiveFloat = Field(
+        default=600.0, description="Longest wait for all of a body; beyond it 408."
+    )
+
+    @field_validator("models", "cors_origins", "trusted_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin: write https://example.com, without a path")
+        return value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host: write example.com or *.example.com, without a port"
+                )
         return value
 
     @model_validator(mode="after")

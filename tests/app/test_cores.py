@@ -1,4 +1,4 @@
-"""Cores within the bounds of a container. Counted wrongly, two cores would be asked to run sixteen threads."""
+"""Cores within the bounds of a container. Counted wrongly, two cores would be asked to run many threads."""
 
 import os
 from pathlib import Path

@@ -118,6 +118,10 @@ def test_nor_compressed_ones() -> None:
         form(b"--frontier\r\nContent-Type: image/png\r\n\r\nnameless\r\n"),
         form(b"--frontier\r\nthis is no header\r\n\r\nx\r\n"),
         form(*[part(f"unknown{i}", b"") for i in range(40)]),
+        form(part("n" * 5_000, b"x")),
+        form(part("image", b"x", "f" * 5_000)),
+        form(b"--frontier\r\n" + b"X-More: y\r\n" * 9 + part("image", b"x").partition(b"\r\n")[2]),
+        form(b"--frontier\r\nX-Endless: " + b"y" * 9_000),
     ],
 )
 def test_malformed_forms_are_told(data: bytes) -> None:
@@ -178,6 +182,17 @@ class TestLimits:
         assert problem.limit is not None
         assert problem.limit.name == "body_bytes"
         assert body.read == 11_000
+
+    def test_so_is_the_header_of_a_part(self) -> None:
+        body = Body(b"--frontier\r\nX-Endless: " + b"y" * 1_000_000, 1000)
+        assert refusal(body).status == 400
+        assert body.read <= 6_000
+
+    def test_and_what_comes_before_the_first_part_or_after_the_last(self) -> None:
+        for data in (b"x" * 1_000_000, form(part("image", b"x")) + b"x" * 1_000_000):
+            body = Body(data, 1000)
+            assert refusal(body).status in (400, 413)
+            assert body.read <= 11_000
 
     def test_and_the_number_of_images(self) -> None:
         assert len(read(form(*[part("image", b"x")] * 3)).images) == 3
