@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from app.answers import ANSWERS, JSON, check_answerable, choose_answer, render
 from app.batching import Ticket
 from app.errors import ProblemError, bad_field
+from app.formats import FORMATS
 from app.forms import BodyLimits, Submission, read_submission
-from app.images import FORMATS
 from app.negotiation import Accept
 from app.pipeline import Order, Pipeline
 from app.schemas import (
@@ -99,6 +99,7 @@ async def derain(
             prompt=options.prompt,
             caption=options.caption,
             model=restorer.name,
+            keep_metadata=options.metadata == "keep",
         )
         outcome = await _unless_disconnected(request, pipeline.restore(order, ticket))
         write = partial(

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
+from app.headers import ImageLimits
 from app.images import decode
 from model.prompts import Prompt
 from model.restorer import Restorer
@@ -36,7 +37,7 @@ def restorer() -> Restorer:
 
 
 def pixels(path: Path) -> torch.Tensor:
-    return decode(path.read_bytes(), max_pixels=10**8).pixels
+    return decode(path.read_bytes(), ImageLimits(10**8)).pixels
 
 
 def test_a_folder_comes_back_whole_and_in_place(tmp_path: Path, restorer: Restorer) -> None:
