@@ -156,6 +156,8 @@ def _decode_eight_bits(source: BytesIO, header: ImageHeader, limits: ImageLimits
         exif = metadata.exif_of(image)
         orientation = metadata.orientation_of(exif)
         width, height = _upright_size(image.width, image.height, orientation)
+        if image_format is TIFF:  # Pillow turned it upright already, and forgot most of its tags at that
+            exif = TiffDirectories(source.getvalue()).exif()
         kept = metadata.kept(exif, image.info, width=width, height=height)
         source.close()  # this frees the encoded bytes, unless somebody else holds them
         mode = _plain_mode(image)

@@ -150,7 +150,8 @@ class TestDecoding:
         else:
             exif = Image.Exif()
             exif[274] = orientation
-            data = png(stored, **{place: chunk(b"eXIf", exif.tobytes()[6:])})
+            told = chunk(b"eXIf", exif.tobytes()[6:])
+            data = png(stored, before=told) if place == "before" else png(stored, after=told)
         photograph = decode(data)
         assert np.array_equal(photograph.pixels.permute(1, 2, 0).numpy(), samples[..., :3])
         assert np.array_equal(alpha_of(photograph), samples[..., 3])
