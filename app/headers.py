@@ -42,6 +42,9 @@ COMPANIONS = 0b101
 EXTENT = re.compile(rb"\0\0\0\x14ispe\0{4}(.{4})(.{4})", re.DOTALL)
 """A box that declares a width and a height (ISO/IEC 23008-12, 6.5.3)."""
 
+CODING_BLOCK = 64
+"""HEVC codes blocks of at most so many pixels a side; a picture is continued to whole ones."""
+
 UNSIGNED_SAMPLES = 1
 BLACK_IS_ZERO, RGB = 1, 2
 WHITE_IS_ZERO = 0
@@ -95,12 +98,13 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         )
     if image_format is TIFF:
         return _read_tiff(data, limits)
+    if image_format is HEIC and not heic.is_readable():
+        raise UnsupportedFormatError(heic.MISSING)
     if image_format in (AVIF, HEIC):
-        if image_format is HEIC and not heic.is_readable():
-            raise UnsupportedFormatError(heic.MISSING)
-        # what decoders believe, and some of them make room for
         for width, height in _declared_sizes(data):
-            _check_size(width, height, limits)
+            # what is cropped after decoding may be larger than the picture
+            if max(width - CODING_BLOCK, 1) * max(height - CODING_BLOCK, 1) > limits.pixels:
+                raise ImageTooLargeError(width * height, limits.pixels)
     with open_image(BytesIO(data), image_format, limits) as image:
         _check_size(image.width, image.height, limits)
         if _is_animated(image, image_format, data):
