@@ -8,7 +8,7 @@ from typing import Any, cast
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from app import heic
+from app import av1, heic
 from app.formats import (
     AVIF,
     FORMATS,
@@ -32,6 +32,12 @@ MAX_SIDE = 65535
 
 SMALL_TILE_PIXELS = 2048 * 2048
 """A tile of a TIFF may be larger than its image, up to so many pixels."""
+
+SMALL_AVIF_PIXELS = 512 * 512
+"""So may what an AVIF is coded in."""
+
+AVIF_PICTURES = 4
+"""All that an AVIF holds may be so many times as large as the picture."""
 
 MAX_DIRECTORIES = 32
 """Of a TIFF, that are looked at for a second page."""
@@ -109,6 +115,8 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         _check_size(image.width, image.height, limits)
         if _is_animated(image, image_format, data):
             raise AnimatedImageError(f"animated images are not taken: this {image_format.name} has frames")
+        if image_format is AVIF:
+            _check_coded(data, image.width * image.height)
         return ImageHeader(
             image_format=image_format,
             width=image.width,
@@ -147,9 +155,23 @@ def _is_animated(image: ImageFile.ImageFile, image_format: ImageFormat, data: by
     a HEIC that is no sequence, are companions of the photograph."""
     if image_format is JPEG:
         return False
+    if image_format in (AVIF, HEIC) and brands(data)[0] in SEQUENCE_BRANDS:
+        return True
     if image_format is HEIC:
-        return brands(data)[0] in SEQUENCE_BRANDS
+        return False
     return getattr(image, "n_frames", 1) > 1
+
+
+def _check_coded(data: bytes, pixels: int) -> None:
+    """Refuse an AVIF whose pictures are coded far larger than it says: transparency, tiles of a grid and
+    smaller versions are together a few times as large as the picture at most."""
+    try:
+        coded = [width * height for width, height in av1.coded_sizes(data)]
+    except av1.BrokenError as error:
+        raise UndecodableImageError("the avif header cannot be read") from error
+    room = max(pixels, SMALL_AVIF_PIXELS)
+    if max(coded) > room or sum(coded) > AVIF_PICTURES * room:
+        raise UndecodableImageError(f"the avif holds {sum(coded)} pixels, far more than the {pixels} it says")
 
 
 def _declared_sizes(data: bytes) -> list[tuple[int, int]]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image
 
-from app import formats, headers, heic, images
+from app import av1, formats, headers, heic, images
 from app.formats import AVIF, BMP, FORMATS, HEIC, JPEG, PNG, TIFF, WEBP, ImageFormat, sniff
 from app.headers import ImageLimits
 from app.images import Photograph
@@ -237,3 +238,34 @@ class TestSides:
         with pytest.raises(formats.ImageTooLargeError) as refused:
             headers.read_header(bytes(data), limits)
         assert refused.value.pixels == 4_000_000_000**2
+
+
+class TestCodedSizes:
+    """What the bitstream of an AVIF says; tests/app/test_bombs.py shows what that is good for."""
+
+    @pytest.mark.parametrize("size", [(1, 1), (37, 22), (640, 481), (8192, 64)])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+    def test_they_are_the_sizes_of_the_pictures(self, save: Save, mode: str, size: tuple[int, int]) -> None:
+        pictures = 2 if mode == "RGBA" else 1  # alpha is one of its own
+        assert av1.coded_sizes(save(Image.new(mode, size), AVIF, speed=10)) == [size] * pictures
+
+    def test_other_items_are_not_taken_for_pictures(self, save: Save) -> None:
+        data = save(Image.new("RGB", (64, 48)), AVIF, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0", xmp=b"\n\x0a<x/>")
+        assert av1.coded_sizes(data) == [(64, 48)]
+
+    def test_libheif_writes_what_is_read(self) -> None:
+        data = pyvips.Image.black(300, 200, bands=3).heifsave_buffer(compression="av1", bitdepth=10)
+        assert av1.coded_sizes(data) == [(300, 200)]
+
+    def test_whatever_is_broken_is_said_to_be(self, save: Save, scene: Scene) -> None:
+        data = save(scene("RGBA"), AVIF)
+        random = np.random.default_rng(3)
+        for _ in range(2000):
+            broken = bytearray(data)
+            for position in random.integers(0, len(data), 3):
+                broken[position] = random.integers(256)
+            try:
+                sizes = av1.coded_sizes(bytes(broken)[: random.integers(1, len(data) + 1)])
+            except av1.BrokenError:
+                continue
+            assert sizes
