@@ -1,7 +1,7 @@
 """The sizes of pictures coded in AV1, read from their sequence headers before anything is decoded.
 
 An AVIF says in its boxes how large its picture is, and decoders compare only when they have decoded: a file
-of a kilobyte could make them take the memory of 16384x16384 pixels. No library that reads AVIF tells this size.
+of a kilobyte could make them take the memory of 16384x16384 pixels. No library tells this size apart.
 """
 
 import re

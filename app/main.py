@@ -42,8 +42,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if settings.keep_freed_memory:
             memory.keep_freed_memory()
         with ThreadPoolExecutor(1, "loader") as loader:
-            # in a thread that ends: OpenMP counts the helpers that it leaves behind with those of the
-            # device's thread, and where there are more than cores, all go to sleep at every operator's end
+            # in a thread that ends: OpenMP counts the helpers that it leaves behind with those of the device's
+            # thread, and where there are more than cores, all go to sleep at every operator's end
             pipeline = await asyncio.get_running_loop().run_in_executor(loader, _load, settings, metrics)
         app.state.pipeline = pipeline
         pipeline.start()
