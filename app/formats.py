@@ -10,6 +10,7 @@ class ImageFormat:
     `pillow_names` are Pillow's names of the readers that may open it, the first of them writes it. `max_side`
     is the longest side in pixels that the format can hold. `suffixes` are the endings of its file names, the
     first of them that of files which are made. `holds_sixteen_bits`: samples of 16 bits are read and written.
+    `encoder_bytes` are those a pixel that writing it takes beyond what an image holds anyway.
     """
 
     name: str
@@ -19,6 +20,7 @@ class ImageFormat:
     max_side: int
     holds_alpha: bool
     holds_sixteen_bits: bool = False
+    encoder_bytes: int = 0
 
     @property
     def extension(self) -> str:
@@ -35,8 +37,10 @@ BMP = ImageFormat("bmp", "image/bmp", (".bmp",), ("BMP",), 2**31 - 1, holds_alph
 TIFF = ImageFormat(
     "tiff", "image/tiff", (".tif", ".tiff"), ("TIFF",), 2**31 - 1, holds_alpha=True, holds_sixteen_bits=True
 )
-AVIF = ImageFormat("avif", "image/avif", (".avif",), ("AVIF",), 65535, holds_alpha=True)
-HEIC = ImageFormat("heic", "image/heic", (".heic", ".heif", ".hif"), ("HEIF",), 16384, holds_alpha=True)
+AVIF = ImageFormat("avif", "image/avif", (".avif",), ("AVIF",), 65535, holds_alpha=True, encoder_bytes=44)
+HEIC = ImageFormat(
+    "heic", "image/heic", (".heic", ".heif", ".hif"), ("HEIF",), 16384, holds_alpha=True, encoder_bytes=44
+)
 
 FORMATS = {image_format.name: image_format for image_format in (JPEG, PNG, WEBP, BMP, TIFF, AVIF, HEIC)}
 """Every format that is read, by name. HEIC is read only where the extra `heif` is installed."""

@@ -221,13 +221,13 @@ class Pipeline:
             AdmissionError: there is no room for it now.
         """
         restorer = self.restorer(model)
-        await self._make_room([data], ticket)
+        await self._make_room([data], None, ticket)
         photograph = await self.run(self._decode, data)
         return await self.run(restorer.perceive, photograph.pixels)
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: float) -> Outcome:
         restorer = self.restorer(order.model)
-        await self._make_room(order.images, ticket)
+        await self._make_room(order.images, order.formats, ticket)
 
         prepared = await self._each(
             range(len(order.images)), lambda index: self._prepare(order, index, restorer)
@@ -254,8 +254,14 @@ class Pipeline:
             encode_seconds=max(file.seconds for file in files),
         )
 
-    async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> None:
-        """Check all headers, then hold the places and the working memory of all images, or refuse."""
+    async def _make_room(
+        self, encoded: Sequence[bytes], answers: Sequence[ImageFormat | None] | None, ticket: Ticket
+    ) -> None:
+        """Check all headers, then hold the places and the working memory of all images, or refuse.
+
+        Args:
+            answers: the format of each answer, None: as it came; None where no image is written.
+        """
 
         def read(data: bytes) -> ImageHeader:
             return read_header(data, self._limits)
@@ -265,6 +271,9 @@ class Pipeline:
         else:
             headers = await self._each(encoded, read)
         size = WORKING_BYTES_PER_PIXEL * sum(header.pixels * header.sample_bytes for header in headers)
+        for header, answer in zip(headers, answers or (), strict=answers is not None):
+            written = answer or heic.answer_format(header.image_format)
+            size += written.encoder_bytes * header.pixels
         limit = self.settings.max_inflight_bytes
         if size + sum(map(len, encoded)) > limit:
             raise ProblemError(

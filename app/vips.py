@@ -38,11 +38,12 @@ class SixteenBitReader:
 
     def __init__(self, data: bytes, image_format: ImageFormat) -> None:
         """Raises UndecodableImageError."""
-        images = cast(Any, pyvips).Image
-        load = images.pngload_buffer if image_format is PNG else images.tiffload_buffer
+        vips = cast(Any, pyvips)
+        load = vips.Image.pngload_source if image_format is PNG else vips.Image.tiffload_source
         try:
-            image = load(data, access="sequential", fail_on="error")
-            self._region: Any = cast(Any, pyvips).Region.new(image)
+            # a source, since loading from a buffer would copy it
+            image = load(vips.Source.new_from_memory(data), access="sequential", fail_on="error")
+            self._region: Any = vips.Region.new(image)
         except pyvips.Error as error:
             raise _broken(image_format, error) from error
         self._format = image_format

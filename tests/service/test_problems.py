@@ -100,7 +100,7 @@ class TestImages:
             assert details["type"].endswith(":animated-image")
             assert "frames" in details["detail"] or "pages" in details["detail"]
 
-    def test_sixteen_bits_take_twice_the_room(
+    def test_sixteen_bits_and_costly_encoders_take_more_room(
         self, run_service: Callable[[Settings], AbstractContextManager[str]], encode: Encode
     ) -> None:
         settings = Settings(max_image_pixels=10_000, max_image_bytes=50_000, max_inflight_bytes=140_000)
@@ -111,6 +111,8 @@ class TestImages:
             assert details["limit"]["actual"] >= 160_000
             plain = encode(Image.new("L", (100, 100)))
             assert httpx.post(f"{url}/derain", files={"image": plain}, timeout=60).status_code == 200
+            answer = httpx.post(f"{url}/derain", files={"image": plain}, data={"format": "avif"}, timeout=60)
+            assert problem(answer, 413)["limit"]["actual"] >= 520_000
 
     def test_a_decompression_bomb_costs_nothing(self, strict: httpx.Client, encode: Encode) -> None:
         bomb = encode(Image.new("1", (12_000, 12_000)))
