@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from app import heic
 from app.errors import ProblemError
-from app.images import ANSWER_FORMATS, FORMATS, ImageFormat, sniff
+from app.formats import ANSWER_FORMATS, FORMATS, ImageFormat, sniff
 from app.negotiation import Accept
 from app.pipeline import Outcome
 from app.schemas import DerainResponse, RestoredImage, Timings
@@ -55,7 +56,8 @@ def choose_answer(accept: Accept, encoded: Sequence[bytes], asked: str | None) -
         if container is None:
             raise ProblemError(406, "not-acceptable", f"several images are answered with {JSON} or {ZIP}")
         return Answer(container, formats)
-    candidates = formats if asked else [sniff(encoded[0]), *ANSWER_FORMATS.values()]
+    came = sniff(encoded[0])
+    candidates = formats if asked else [came and heic.answer_format(came), *ANSWER_FORMATS.values()]
     image_format = next((item for item in candidates if item and accept.admits(item.media_type)), None)
     best = accept.best((image_format.media_type, JSON, ZIP) if image_format else (JSON, ZIP))
     if best is None:

@@ -98,6 +98,7 @@ async def derain(
             prompt=options.prompt,
             caption=options.caption,
             model=restorer.name,
+            keep_metadata=options.metadata == "keep",
         )
         outcome = await _unless_disconnected(request, pipeline.restore(order, ticket, deadline))
         write = partial(

@@ -188,14 +188,19 @@ def restore(
     caption: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     model: Model = None,
     image_format: Annotated[
-        str | None, typer.Option("--format", help="png, jpeg or webp; else as the image came.")
+        str | None, typer.Option("--format", help="png, jpeg, webp or avif; else as the image came.")
     ] = None,
+    drop_metadata: Annotated[
+        bool, typer.Option("--drop-metadata", help="Leave EXIF, XMP and comments out.")
+    ] = False,
     device: Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Restore images and whole folders of them. Exits with 1 when one of them failed; the others are done."""
     from app.files import Order, format_of, restore_files
-    from app.images import ANSWER_FORMATS, set_up_codecs
+    from app.formats import ANSWER_FORMATS
+    from app.headers import ImageLimits
+    from app.images import set_up_codecs
 
     if image_format is not None and image_format not in ANSWER_FORMATS:
         raise typer.BadParameter(
@@ -212,7 +217,8 @@ def restore(
         caption=caption,
         image_format=ANSWER_FORMATS[image_format] if image_format else (named if single else None),
         overwrite=overwrite,
-        max_pixels=settings.max_image_pixels,
+        keep_metadata=not drop_metadata,
+        limits=ImageLimits(settings.max_image_pixels, settings.max_image_side),
     )
     set_up_codecs(settings.max_image_pixels)
     restorer = _restorer(settings, model, device)
@@ -236,11 +242,14 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
     import dataclasses
 
     from app.files import FileError, read
-    from app.images import ImageError, set_up_codecs
+    from app.formats import ImageError
+    from app.headers import ImageLimits
+    from app.images import set_up_codecs
 
     inputs = _inputs(paths)
     settings = _settings()
     set_up_codecs(settings.max_image_pixels)
+    limits = ImageLimits(settings.max_image_pixels, settings.max_image_side)
     restorer = _restorer(settings, model, device)
     table = Table("image", "type", "density", "direction", "prompt", box=SIMPLE)
     found: list[dict[str, Any]] = []
@@ -249,7 +258,7 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
         task = progress.add_task("perceiving", total=len(inputs))
         for source in inputs:
             try:
-                photograph = read(source.path, max_pixels=settings.max_image_pixels)
+                photograph = read(source.path, limits)
             except (FileError, ImageError) as error:
                 failed += 1
                 err.print(f"{source.path}: {error}", markup=False)

@@ -12,7 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.batching import AdmissionError, DeadlineError
-from app.images import (
+from app.formats import (
+    AnimatedImageError,
+    ImageSideTooLongError,
     ImageTooLargeError,
     UndecodableImageError,
     UnencodableImageError,
@@ -137,6 +139,11 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(504, "deadline-passed", str(error))
         case UnsupportedFormatError():
             return ProblemError(415, "unsupported-image-format", str(error))
+        case AnimatedImageError():
+            return ProblemError(415, "animated-image", str(error))
+        case ImageSideTooLongError():
+            limit = Limit(name="image_side", max=error.limit, actual=error.side)
+            return ProblemError(413, "image-too-large", str(error), limit=limit)
         case ImageTooLargeError():
             limit = Limit(name="image_pixels", max=error.limit, actual=error.pixels)
             return ProblemError(413, "image-too-large", str(error), limit=limit)

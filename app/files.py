@@ -10,20 +10,14 @@ from pathlib import Path
 
 import torch
 
-from app.images import FORMATS, ImageError, ImageFormat, Photograph, check_fits, decode, encode
+from app import heic
+from app.formats import FORMATS, HEIC, ImageError, ImageFormat, UnencodableImageError
+from app.headers import ImageLimits
+from app.images import Photograph, check_fits, decode, encode
 from model.prompts import Prompt
 from model.restorer import Restorer
 
-SUFFIXES = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".png": "png",
-    ".webp": "webp",
-    ".bmp": "bmp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-}
+SUFFIXES = {suffix: name for name, image_format in FORMATS.items() for suffix in image_format.suffixes}
 """Names of formats by file name ending, lower case: the files of a folder that are taken."""
 
 CPU_BATCH_PIXELS = 512 * 512
@@ -70,7 +64,8 @@ class Order:
         caption: the semantic prompt; None: none.
         image_format: of restored files; None: that of each input.
         overwrite: replace files that exist.
-        max_pixels: the largest photograph taken, width x height.
+        keep_metadata: put EXIF, XMP and comments into restored files.
+        limits: the largest photograph taken.
     """
 
     output: Path
@@ -79,7 +74,8 @@ class Order:
     caption: str | None = None
     image_format: ImageFormat | None = None
     overwrite: bool = False
-    max_pixels: int
+    keep_metadata: bool = True
+    limits: ImageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +117,7 @@ def find_inputs(paths: Iterable[Path]) -> list[Input]:
     return inputs
 
 
-def read(path: Path, *, max_pixels: int) -> Photograph:
+def read(path: Path, limits: ImageLimits) -> Photograph:
     """A photograph from a file.
 
     Raises:
@@ -132,7 +128,7 @@ def read(path: Path, *, max_pixels: int) -> Photograph:
         data = path.read_bytes()
     except OSError as error:
         raise FileError(error.strerror or str(error)) from error
-    return decode(data, max_pixels=max_pixels)
+    return decode(data, limits)
 
 
 def destination(order: Order, source: Input, image_format: ImageFormat) -> Path:
@@ -206,8 +202,12 @@ def _ahead(
 
 def _load(restorer: Restorer, source: Input, order: Order) -> "_Loaded | Outcome":
     try:
-        photograph = read(source.path, max_pixels=order.max_pixels)
-        image_format = order.image_format or photograph.image_format
+        photograph = read(source.path, order.limits)
+        if not order.keep_metadata:
+            photograph = photograph.without_metadata()
+        image_format = order.image_format or heic.answer_format(photograph.image_format)
+        if image_format is HEIC and not heic.is_writable():
+            raise UnencodableImageError("HEIC cannot be written here")
         check_fits(photograph, image_format)
         target = destination(order, source, image_format)
         if target.exists() and not order.overwrite:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.errors import MEDIA_TYPE
-from app.images import FORMATS
+from app.formats import FORMATS
 from app.schemas import DerainOptions, PerceiveOptions, ProblemDetails
 
 PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}

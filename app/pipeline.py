@@ -9,11 +9,13 @@ from typing import TypeVar
 
 import torch
 
-from app import images
+from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.cores import usable_cores
 from app.errors import ImageProblemError, ProblemError
-from app.images import ImageError, ImageFormat, ImageHeader, Photograph
+from app.formats import ImageError, ImageFormat
+from app.headers import ImageHeader, ImageLimits, read_header
+from app.images import Photograph
 from app.metrics import Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
@@ -38,6 +40,7 @@ class Order:
         images: the encoded images; each is taken out, and empty bytes left, once it is being decoded, so that
             nobody may hold it longer than it is needed.
         formats: of each answer; None: as it came.
+        keep_metadata: put EXIF, XMP and comments into the answers.
         prompt: the degradation prompt; None: perceived.
         caption: the semantic prompt; None: the captioner's, where there is one.
         model: the name of a loaded checkpoint.
@@ -48,6 +51,7 @@ class Order:
     prompt: str | None
     caption: str | None
     model: str
+    keep_metadata: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ class Pipeline:
         self.default_model = default_model
         self.metrics = metrics
         self.captioner = captioner
+        self._limits = ImageLimits(settings.max_image_pixels, settings.max_image_side)
         self.admission = Admission(
             max_images=settings.max_queue_images,
             max_bytes=settings.max_inflight_bytes,
@@ -238,7 +243,7 @@ class Pipeline:
         restorer = self.restorer(model)
         try:
             async with asyncio.timeout(deadline.left):
-                await self._make_room([data], ticket)
+                await self._make_room([data], None, ticket)
                 photograph = await self.run(self._decode, data)
                 return await self.run(restorer.perceive, photograph.pixels)
         except TimeoutError as error:
@@ -246,7 +251,7 @@ class Pipeline:
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         restorer = self.restorer(order.model)
-        pixels = await self._make_room(order.images, ticket)
+        pixels = await self._make_room(order.images, order.formats, ticket)
         ticket.add_pixels(pixels, deadline.left)
 
         prepared = await self._each(
@@ -274,22 +279,29 @@ class Pipeline:
             encode_seconds=max(file.seconds for file in files),
         )
 
-    async def _make_room(self, encoded: Sequence[bytes], ticket: Ticket) -> int:
+    async def _make_room(
+        self, encoded: Sequence[bytes], answers: Sequence[ImageFormat | None] | None, ticket: Ticket
+    ) -> int:
         """Check all headers, then hold the places and the working memory of all images, or refuse.
+
+        Args:
+            answers: the format of each answer, None: as it came; None where no image is written.
 
         Returns:
             The pixels of all images.
         """
 
         def read(data: bytes) -> ImageHeader:
-            return images.read_header(data, max_pixels=self.settings.max_image_pixels)
+            return read_header(data, self._limits)
 
         if sum(map(len, encoded)) <= READ_AT_ONCE_BYTES:
             headers = [_blaming(index, len(encoded), read, data) for index, data in enumerate(encoded)]
         else:
             headers = await self._each(encoded, read)
-        pixels = sum(header.pixels for header in headers)
-        size = WORKING_BYTES_PER_PIXEL * pixels
+        size = WORKING_BYTES_PER_PIXEL * sum(header.pixels * header.sample_bytes for header in headers)
+        for header, answer in zip(headers, answers or (), strict=answers is not None):
+            written = answer or heic.answer_format(header.image_format)
+            size += written.encoder_bytes * header.pixels
         limit = self.settings.max_inflight_bytes
         if size + sum(map(len, encoded)) > limit:
             raise ProblemError(
@@ -300,15 +312,17 @@ class Pipeline:
             )
         ticket.add_images(len(encoded))
         ticket.add_bytes(size)
-        return pixels
+        return sum(header.pixels for header in headers)
 
     def _decode(self, data: bytes) -> Photograph:
-        return images.decode(data, max_pixels=self.settings.max_image_pixels)
+        return images.decode(data, self._limits)
 
     def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
         started = time.perf_counter()
-        photograph = images.decode(_take(order.images, index), max_pixels=self.settings.max_image_pixels)
-        image_format = order.formats[index] or photograph.image_format
+        photograph = images.decode(_take(order.images, index), self._limits)
+        if not order.keep_metadata:
+            photograph = photograph.without_metadata()
+        image_format = order.formats[index] or heic.answer_format(photograph.image_format)
         images.check_fits(photograph, image_format)
         prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
         caption = order.caption

@@ -9,6 +9,10 @@ def _blank_to_none(value: object) -> object:
     return (" ".join(value.split()) or None) if isinstance(value, str) else value
 
 
+def _blank_to_keep(value: object) -> object:
+    return _blank_to_none(value) or "keep"
+
+
 Text = Annotated[str | None, BeforeValidator(_blank_to_none)]
 """Text of a client; white space is collapsed, and a blank is the same as nothing."""
 
@@ -29,8 +33,15 @@ class DerainOptions(BaseModel):
         examples=["a street at night with parked cars"],
     )
     model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
-    format: Annotated[Literal["png", "jpeg", "webp"] | None, BeforeValidator(_blank_to_none)] = Field(
-        default=None, description="Format of the restored image; else that of the image sent."
+    format: Annotated[Literal["png", "jpeg", "webp", "avif"] | None, BeforeValidator(_blank_to_none)] = Field(
+        default=None,
+        description="Format of the restored image; else that of the image sent (of HEIC: JPEG, where the "
+        "service cannot write HEIC).",
+    )
+    metadata: Annotated[Literal["keep", "drop"], BeforeValidator(_blank_to_keep)] = Field(
+        default="keep",
+        description="Whether EXIF (but for orientation, which is applied, and the thumbnail), XMP and "
+        "comments go into the restored image. The colour profile always does.",
     )
 
 

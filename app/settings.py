@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.headers import MAX_SIDE
 from model.weights import default_weights_dir
 
 MIB = 1024 * 1024
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(default=384 * MIB, description="Largest request body, bytes.")
     max_image_bytes: PositiveInt = Field(default=256 * MIB, description="Largest encoded image, bytes.")
     max_image_pixels: PositiveInt = Field(default=128 * MIB, description="Largest image, width x height.")
+    max_image_side: PositiveInt = Field(default=MAX_SIDE, description="Longest side of an image, pixels.")
     max_images: PositiveInt = Field(default=16, description="Most images in one request.")
     max_prompt_chars: PositiveInt = Field(default=500, description="Longest prompt or caption, characters.")
 
@@ -165,7 +167,8 @@ class Settings(BaseSettings):
 
 
 WORKING_BYTES_PER_PIXEL = 8
-"""Bytes that an image holds per pixel at most while in flight, beside its encoded bytes.
+"""Bytes that an image of 8 bits holds per pixel at most while in flight, beside its encoded bytes; one of 16
+bits holds twice as many, so that not every one of `max_image_pixels` has room.
 
 One of alpha, three of colour, and four more: Pillow's copy while it is decoded or encoded, the three of the
 restored image between. The encoded bytes of what came stay accounted for until the answer, which takes about

@@ -34,6 +34,7 @@ import typer
 from torch import Tensor
 
 from app import images
+from app.headers import ImageLimits
 from app.images import Photograph
 from benchmarks.process import service
 from benchmarks.serving.pictures import photograph_file
@@ -208,7 +209,7 @@ class Offline:
 
     @staticmethod
     def _decode(picture: Picture) -> Photograph:
-        return images.decode(picture.data, max_pixels=2**27)
+        return images.decode(picture.data, ImageLimits(2**27))
 
 
 def throughput(client: Client, repeats: int) -> dict[str, Any]:

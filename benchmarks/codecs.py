@@ -25,7 +25,8 @@ import typer
 from PIL import Image
 
 from app import images
-from app.images import FORMATS
+from app.formats import FORMATS
+from app.headers import ImageLimits
 from benchmarks.large_image import photograph
 
 Samples = npt.NDArray[np.uint8]
@@ -61,7 +62,7 @@ def encoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
 
     def ours(image_format: str) -> Case:
         source = pillow(image, "JPEG" if image_format == "jpeg" else "PNG", **FAST.get(image_format, {}))
-        decoded = images.decode(source, max_pixels=image.width * image.height)
+        decoded = images.decode(source, ImageLimits(image.width * image.height))
         return "service", lambda: images.encode(decoded, FORMATS[image_format])
 
     def level(number: int) -> Case:
@@ -139,7 +140,7 @@ def decoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
     for name, data in files.items():
         cases: list[Case] = [
             ("Pillow", lambda data=data: pillow_decode(data)),
-            ("service", lambda data=data: images.decode(data, max_pixels=pixels)),
+            ("service", lambda data=data: images.decode(data, ImageLimits(pixels))),
         ]
         if codecs:
             read = getattr(codecs, f"{name}_decode")

@@ -18,6 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
+from model.depth import to_uint8
 from model.weights import CheckpointError
 
 DEFAULT = "coca_ViT-B-32"
@@ -39,7 +40,7 @@ class _Loaded:
 
 
 class Captioner:
-    """`uint8 (3, H, W) -> str`: CoCa (Yu et al., TMLR 2022), always the likeliest next word.
+    """`(3, H, W) -> str`: CoCa (Yu et al., TMLR 2022), always the likeliest next word.
 
     Weights are read at the first caption, or by `load`, by open_clip's own rules: safetensors, or a pickle of
     tensors alone. May be called by several threads; they take turns.
@@ -94,7 +95,7 @@ class Captioner:
         self._load()
 
     def caption(self, image: Tensor) -> str:
-        """What an image shows: uint8 (3, H, W) on the CPU -> a sentence, empty where the model says nothing.
+        """What an image shows: (3, H, W) on the CPU -> a sentence, empty where the model says nothing.
 
         Raises:
             CheckpointError: the weights cannot be had.
@@ -107,7 +108,7 @@ class Captioner:
         """The token ids of the caption, without those of beginning and end."""
         with self._lock, torch.inference_mode():
             loaded = self._load()
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+            picture = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
             pixels = loaded.preprocess(picture)[None].to(self.device)
             return self._likeliest(loaded, pixels)
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.depth import to_uint8
 from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
 from model.weights import CompactCLIP
 
@@ -71,10 +72,13 @@ class Perception:
             self.text: Tensor = model.encode_text(ids, normalize=True) * model.logit_scale.exp()
 
     def crops(self, image: Tensor) -> Tensor:
-        """Up to nine crops (N, 3, C, C) in [0, 1] of a uint8 image (3, H, W), on a grid of three by three."""
+        """Up to nine crops (N, 3, C, C) in [0, 1] of an image (3, H, W), on a grid of three by three. It is
+        seen in 8 bits, as all images were in training.
+        """
         size = self.crop
         height, width = image.shape[-2:]
         if height < size or width < size:
+            image = to_uint8(image)
             rows = torch.arange(max(height, size)).remainder(2 * height)
             columns = torch.arange(max(width, size)).remainder(2 * width)
             rows = torch.where(rows < height, rows, 2 * height - 1 - rows)
@@ -83,7 +87,7 @@ class Perception:
             height, width = image.shape[-2:]
         room_y, room_x = height - size, width - size
         corners = {(room_y * y // 8, room_x * x // 8) for y, x in product((1, 4, 7), repeat=2)}
-        cut = [image[:, top : top + size, left : left + size] for top, left in sorted(corners)]
+        cut = [to_uint8(image[:, top : top + size, left : left + size]) for top, left in sorted(corners)]
         return torch.stack(cut).to(self.device).float() / 255
 
     def scores(self, crops: Tensor) -> Tensor:
@@ -92,12 +96,12 @@ class Perception:
         return F.normalize(features, dim=-1) @ self.text.T
 
     def logits(self, image: Tensor) -> Tensor:
-        """Mean scores (len(DEGRADATIONS),) of the crops of a uint8 image (3, H, W)."""
+        """Mean scores (len(DEGRADATIONS),) of the crops of an image (3, H, W)."""
         return self.scores(self.crops(image)).mean(0)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Perceived:
-        """Perceives a uint8 image (3, H, W), H and W at least 1."""
+        """Perceives a uint8 or uint16 image (3, H, W), H and W at least 1."""
         joint = cast(list[float], cast(Any, (self.logits(image) / self.temperature).softmax(dim=-1)).tolist())
         types = dict.fromkeys(TYPES, 0.0)
         densities = dict.fromkeys(DENSITIES, 0.0)

@@ -1,4 +1,4 @@
-"""Restorer: the one front door of `model`: uint8 images and prompts in, restored uint8 images out."""
+"""Restorer: the one front door of `model`: images and prompts in, restored images of the same kind out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from model.depth import LEVELS, to_uint8
 from model.network import TVIDerain
 from model.perception import Perceived, Perception
 from model.prompts import Prompt
@@ -129,17 +130,18 @@ class Restorer:
         tile: memory is bounded by the tile, or by the batch of small images.
 
         Args:
-            images: uint8 (3, H, W) on the CPU, all with the same `padded_size`, in any memory layout.
+            images: uint8 or uint16 (3, H, W) on the CPU, full scale, all with the same `padded_size`, in any
+                memory layout.
             prompts: one per image.
             in_place: write the results over the images. After an error they may be partly restored.
             cancelled: asked before the batch, and between tiles, whether to give up.
 
         Returns:
-            uint8 (3, H, W) in the order given, each of its input's size and laid out in memory as that; the
+            Images in the order given, each of its input's size and type and laid out in memory as that; the
             images themselves if `in_place`.
 
         Raises:
-            ValueError: no image, mixed padded sizes, or a prompt missing.
+            ValueError: no image, mixed padded sizes, samples of another type, or a prompt missing.
             NonFiniteError: the network's output was not finite, even in float32.
             AbandonedError: `cancelled` said so.
         """
@@ -148,6 +150,9 @@ class Restorer:
         sizes = {self.padded_size(*image.shape[-2:]) for image in images}
         if len(sizes) > 1:
             raise ValueError(f"images of one batch must have one padded size, not {sorted(sizes)}")
+        kinds = {image.dtype for image in images}
+        if not kinds <= LEVELS.keys():
+            raise ValueError(f"images are uint8 or uint16, not {', '.join(map(str, kinds - LEVELS.keys()))}")
         height, width = sizes.pop()
 
         def run(batch: Tensor, features: TextFeatures) -> Tensor:
@@ -158,13 +163,15 @@ class Restorer:
         with torch.inference_mode():
             features = self.encode(prompts)
             if self.tiling.fits(height, width):
-                batch = pixels(height, width, images=len(images))
+                deepest = max(kinds, key=LEVELS.__getitem__)
+                batch = pixels(height, width, images=len(images), dtype=deepest)
                 for i, image in enumerate(images):
                     continued(batch[i], image)
                 computed = run(batch, features)
                 written = list(images) if in_place else [torch.empty_like(image) for image in images]
                 for i, result in enumerate(written):
-                    result.copy_(computed[i, :, : result.shape[-2], : result.shape[-1]])
+                    kept = computed[i, :, : result.shape[-2], : result.shape[-1]]
+                    result.copy_(to_uint8(kept) if result.dtype == torch.uint8 else kept)
                 return written
             results: list[Tensor] = []
             for i, image in enumerate(images):
@@ -175,7 +182,7 @@ class Restorer:
             return results
 
     def perceive(self, image: Tensor) -> Perceived:
-        """What is wrong with a uint8 image (3, H, W). Raises RuntimeError where no compact CLIP was
+        """What is wrong with a uint8 or uint16 image (3, H, W). Raises RuntimeError where no compact CLIP was
         loaded."""
         if self.perception is None:
             raise RuntimeError(f"{self.name} was loaded without a compact CLIP to perceive with")
@@ -211,9 +218,10 @@ class Restorer:
         return pad_features([found[p] for p in prompts])
 
     def _run(self, batch: Tensor, features: TextFeatures) -> Tensor:
-        """uint8 (B, 3, H, W) -> uint8, once more in float32 if the result is not finite."""
+        """(B, 3, H, W) -> the same type, once more in float32 if the result is not finite."""
+        highest = LEVELS[batch.dtype]
         rainy = batch.to(self.device, non_blocking=True)
-        rainy = rainy.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        rainy = rainy.to(torch.float32, memory_format=torch.channels_last).div_(highest)
         reduced = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=reduced):
             restored = self.network.restore(rainy, features.tokens, features.mask)
@@ -222,7 +230,7 @@ class Restorer:
                 restored = self.network.restore(rainy, features.tokens, features.mask)
             if not bool(torch.isfinite(restored).all()):
                 raise NonFiniteError("the network's output is not finite")
-        return restored.float().mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
+        return restored.float().mul_(highest).round_().clamp_(0, highest).to(batch.dtype).cpu()
 
 
 def default_tile(network: TVIDerain, device: torch.device) -> int:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.depth import widen
+
 HALO = 64
 """Pixels of context around a tile; the receptive field of presets `s` and `m` reaches no further."""
 
@@ -66,19 +68,23 @@ class Tiling:
 
 def continued(target: Tensor, image: Tensor) -> None:
     """Writes `image` (3, h, w) into the upper left of `target` (3, H, W), and continues it to the right and
-    below with its last column and row. Nothing outside `target` is allocated.
+    below with its last column and row. Nothing outside `target` is allocated. A uint8 image is spread over
+    the range of a uint16 `target`.
     """
     height, width = image.shape[-2:]
-    target[:, :height, :width] = image
+    if target.dtype == image.dtype:
+        target[:, :height, :width] = image
+    else:
+        widen(target[:, :height, :width], image)
     target[:, :height, width:] = target[:, :height, width - 1 : width]
     target[:, height:] = target[:, height - 1 : height]
 
 
-def pixels(height: int, width: int, *, images: int | None = None) -> Tensor:
-    """Uninitialised uint8 (3, H, W), or (B, 3, H, W), with the channels of a pixel next to each other."""
+def pixels(height: int, width: int, *, images: int | None = None, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Uninitialised (3, H, W), or (B, 3, H, W), with the channels of a pixel next to each other."""
     if images is None:
-        return torch.empty((height, width, 3), dtype=torch.uint8).permute(2, 0, 1)
-    return torch.empty((images, height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        return torch.empty((height, width, 3), dtype=dtype).permute(2, 0, 1)
+    return torch.empty((images, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 
 def restore_by_tiles(
@@ -90,16 +96,16 @@ def restore_by_tiles(
     needs for one tile.
 
     Args:
-        image: uint8 (3, H, W).
-        restored: uint8 (3, H, W), written to; may be `image` itself.
-        restore: uint8 (1, 3, h, w) -> uint8 of the same shape, h and w multiples as in `tiling`.
+        image: uint8 or uint16 (3, H, W).
+        restored: of the same shape and type, written to; may be `image` itself.
+        restore: (1, 3, h, w) -> the same shape and type, h and w multiples as in `tiling`.
         tiling: how to cut.
     """
     height, width = image.shape[-2:]
     columns = tiling.windows(tiling.padded(width))
-    before, before_starts = pixels(0, tiling.padded(width)), 0
+    before, before_starts = pixels(0, tiling.padded(width), dtype=image.dtype), 0
     for row in tiling.windows(tiling.padded(height)):
-        band = pixels(row.end - row.start, tiling.padded(width))
+        band = pixels(row.end - row.start, tiling.padded(width), dtype=image.dtype)
         # rows above `first` may be restored already, so they are taken from the band before
         above = row.first - row.start
         band[:, :above] = before[:, row.start - before_starts : row.first - before_starts]

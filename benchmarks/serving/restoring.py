@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from app import images
+from app.headers import ImageLimits
 from app.images import Photograph
 from model.prompts import Prompt
 from model.restorer import Restorer
@@ -14,7 +15,7 @@ from model.weights import default_weights_dir
 
 MODEL = "tvi-derain-s"
 PROMPT = "a photo with heavy rain streaks"
-MAX_PIXELS = 2**27
+LIMITS = ImageLimits(2**27)
 
 
 def load() -> Restorer:
@@ -26,7 +27,7 @@ def load() -> Restorer:
 
 def decode(data: bytes) -> Photograph:
     """As the service does."""
-    return images.decode(data, max_pixels=MAX_PIXELS)
+    return images.decode(data, LIMITS)
 
 
 def encode(photograph: Photograph) -> bytes:

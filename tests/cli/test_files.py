@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.files import FileError, Input, Order, destination, find_inputs, write_whole
-from app.images import JPEG, PNG, WEBP, ImageFormat
+from app.formats import JPEG, PNG, WEBP, ImageFormat
+from app.headers import ImageLimits
 
 
 def touch(*paths: Path) -> None:
@@ -46,7 +47,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_restored_file_is_named_like_its_source(
     relative: str, image_format: ImageFormat, expected: str
 ) -> None:
-    order = Order(output=Path("out"), max_pixels=1)
+    order = Order(output=Path("out"), limits=ImageLimits(1))
     assert destination(order, Input(Path(relative), Path(relative)), image_format) == Path(expected)
 
 

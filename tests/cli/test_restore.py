@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
-from app.images import decode
+from app.headers import ImageLimits
+from app.images import decode, set_up_codecs
 from model.prompts import Prompt
 from model.restorer import Restorer
 from model.weights import available, default_weights_dir
@@ -36,7 +37,7 @@ def restorer() -> Restorer:
 
 
 def pixels(path: Path) -> torch.Tensor:
-    return decode(path.read_bytes(), max_pixels=10**8).pixels
+    return decode(path.read_bytes(), ImageLimits(10**8)).pixels
 
 
 def test_a_folder_comes_back_whole_and_in_place(tmp_path: Path, restorer: Restorer) -> None:
@@ -109,6 +110,29 @@ def test_format_and_place_of_a_single_file(
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / written) as image:
         assert (image.format, image.size) == (image_format, (72, 48))
+
+
+@pytest.mark.parametrize("ending", ["avif", "heic"])
+def test_photographs_of_telephones_come_back_in_their_format(tmp_path: Path, ending: str) -> None:
+    set_up_codecs(10**8)
+    draw(tmp_path / f"photo.{ending}", 72, 48, 0)
+    result = derain("restore", tmp_path, "--output", tmp_path / "out", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out" / f"photo.{ending}") as image:
+        assert image.size == (72, 48)
+
+
+def test_sixteen_bits_stay_and_metadata_goes_when_it_is_to_be_dropped(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "A camera"
+    samples = np.random.default_rng(0).integers(0, 65536, (48, 72), dtype=np.uint16)
+    Image.fromarray(samples).save(tmp_path / "photo.png", exif=exif)
+    for options, maker in (([], "A camera"), (["--drop-metadata"], None)):
+        out = tmp_path / f"out{len(options)}"
+        result = derain("restore", tmp_path / "photo.png", "--output", out, "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        with Image.open(out / "photo.png") as image:
+            assert (image.mode, image.getexif().get(271)) == ("I;16", maker)
 
 
 def test_the_prompt_is_perceived_and_said(tmp_path: Path, restorer: Restorer) -> None:

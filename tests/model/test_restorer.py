@@ -119,6 +119,59 @@ def test_what_is_not_finite_in_float32_either_is_said(weights: Path, rainy: Tens
         broken.restore([rainy[:, :16, :16]], [HEAVY])
 
 
+def sixteen_bits(image: Tensor) -> Tensor:
+    """The image with 16 bits a sample, its new low bits not empty."""
+    fine = torch.randint(-128, 129, image.shape, generator=torch.Generator().manual_seed(0))
+    return (image.int() * 257 + fine).clamp_(0, 65535).to(torch.uint16)
+
+
+class TestSixteenBits:
+    """Were these wrong, a photograph of 16 bits would come back with the steps of 8."""
+
+    @pytest.mark.parametrize("size", [(57, 90), (140, 213)], ids=["whole", "tiled"])
+    def test_it_is_restored_to_half_a_step_of_sixteen_bits(
+        self, own: Restorer, rainy: Tensor, size: tuple[int, int]
+    ):
+        image = sixteen_bits(rainy[:, : size[0], : size[1]])
+        (restored,) = own.restore([image], [HEAVY])
+        assert restored.dtype == torch.uint16
+        padded = torch.nn.functional.pad(
+            image[None].float() / 65535, (0, -size[1] % 8, 0, -size[0] % 8), mode="replicate"
+        )
+        with torch.inference_mode():
+            features = own.encode([HEAVY])
+            exact = own.network.restore(padded, features.tokens, features.mask)
+        exact = exact[0, :, : size[0], : size[1]].clamp(0, 1) * 65535
+        # a tile differs from the whole by the rounding of float32, a few millionths
+        assert (restored.float() - exact).abs().max() < 2
+        assert len(restored.int().unique()) > 4096, "the steps are those of 8 bits"
+
+    def test_it_may_be_restored_over_itself(self, own: Restorer, rainy: Tensor):
+        image = sixteen_bits(rainy[:, :140, :213])
+        (expected,) = own.restore([image], [HEAVY])
+        (written,) = own.restore([image], [HEAVY], in_place=True)
+        assert written is image
+        assert torch.equal(image, expected)
+
+    def test_eight_and_sixteen_bits_in_one_batch_stay_what_they_are(self, shipped: Restorer, rainy: Tensor):
+        eight = rainy[:, :60, :90]
+        sixteen = sixteen_bits(rainy[:, 40:104, 50:146])
+        prompts = [HEAVY, UNCHANGED]
+        together = shipped.restore([eight, sixteen], prompts)
+        assert [one.dtype for one in together] == [torch.uint8, torch.uint16]
+        for image, prompt, restored, close in zip([eight, sixteen], prompts, together, (1, 257), strict=True):
+            assert difference(restored, shipped.restore([image], [prompt])[0]) <= close
+
+    def test_it_is_perceived_as_in_eight_bits(self, shipped: Restorer, rainy: Tensor):
+        assert shipped.perceive(sixteen_bits(rainy)) == shipped.perceive(rainy)
+        small = rainy[:, :40, :50]
+        assert shipped.perceive(sixteen_bits(small)) == shipped.perceive(small)
+
+    def test_other_samples_are_refused(self, shipped: Restorer, rainy: Tensor):
+        with pytest.raises(ValueError, match=r"uint8 or uint16, not torch\.int32"):
+            shipped.restore([rainy[:, :16, :16].int()], [HEAVY])
+
+
 def test_misuse_is_refused(shipped: Restorer, rainy: Tensor):
     with pytest.raises(ValueError, match="one padded size"):
         shipped.restore([rainy[:, :16, :16], rainy[:, :16, :24]], [HEAVY, HEAVY])

@@ -27,8 +27,8 @@ def running(app: FastAPI) -> Generator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
     before = Image.MAX_IMAGE_PIXELS or 0
+    thread.start()
     patience = time.monotonic() + STARTUP_SECONDS
     while not server.started:
         assert thread.is_alive(), "the service did not start; the log says why"

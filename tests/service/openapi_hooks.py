@@ -6,7 +6,8 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.images import FORMATS, ImageFormat
+from app import heic
+from app.formats import FORMATS, ImageFormat
 
 
 def files(image_format: ImageFormat) -> st.SearchStrategy[bytes]:
@@ -34,6 +35,8 @@ def before_call(
     if short:
         case.headers["X-Request-Timeout"] = "30"
 
+
+assert heic.is_readable(), "the extra heif is among those of the tests"
 
 for taken in FORMATS.values():
     schemathesis.openapi.media_type(taken.media_type, files(taken))

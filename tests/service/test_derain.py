@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import httpx
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image, ImageCms
 
 Make = Callable[..., Image.Image]
@@ -76,7 +77,7 @@ class TestRequestForms:
         assert response.headers["content-type"] == "image/png"
 
     def test_blank_fields_are_as_good_as_none(self, client: httpx.Client, png: bytes) -> None:
-        fields = {"prompt": " ", "caption": "", "model": "", "format": ""}
+        fields = {"prompt": " ", "caption": "", "model": "", "format": "", "metadata": " "}
         json = {"Accept": "application/json"}
         response = client.post("/derain", files={"image": png}, data=fields, headers=json)
         assert response.status_code == 200
@@ -163,7 +164,7 @@ class TestAnswers:
 
 
 class TestFormats:
-    @pytest.mark.parametrize("sent", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+    @pytest.mark.parametrize("sent", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF"])
     def test_an_image_goes_back_as_it_came(
         self, client: httpx.Client, photograph: Image.Image, encode: Encode, decode: Decode, sent: str
     ) -> None:
@@ -171,7 +172,17 @@ class TestFormats:
         assert decode(response.content).format == sent
         assert response.headers["content-type"] == f"image/{sent.lower()}"
 
-    @pytest.mark.parametrize("asked", ["png", "jpeg", "webp"])
+    def test_heic_goes_back_as_heic_or_in_the_format_asked_for(
+        self, client: httpx.Client, photograph: Image.Image, encode: Encode, decode: Decode
+    ) -> None:
+        sent = encode(photograph, "HEIF")
+        response = client.post("/derain", files={"image": sent})
+        assert response.headers["content-type"] == "image/heic"
+        assert decode(response.content).size == photograph.size
+        response = client.post("/derain", files={"image": sent}, headers={"Accept": "image/jpeg"})
+        assert decode(response.content).format == "JPEG"
+
+    @pytest.mark.parametrize("asked", ["png", "jpeg", "webp", "avif"])
     def test_unless_another_is_asked_for(
         self, client: httpx.Client, png: bytes, decode: Decode, asked: str
     ) -> None:
@@ -224,6 +235,48 @@ class TestWhatStays:
         assert restored.size == photograph.size
         assert restored.getexif().get(274, 1) == 1
         assert np.abs(np.asarray(restored).astype(int) - np.asarray(plain)).max() <= 1
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_sixteen_bits_a_sample(
+        self, client: httpx.Client, photograph: Image.Image, encode: Encode, decode: Decode, suffix: str
+    ) -> None:
+        eight = np.asarray(photograph)
+        random = np.random.default_rng(0)
+        colour = (eight.astype(np.uint16) * 257 + random.integers(-100, 100, eight.shape)).astype(np.uint16)
+        alpha = random.integers(0, 65536, (*eight.shape[:2], 1), dtype=np.uint16)
+        deep = pyvips.Image.new_from_array(np.concatenate([colour, alpha], 2), interpretation="rgb16")
+        sent = deep.write_to_buffer(suffix)
+        fields = {"prompt": PROMPT}
+        response = client.post("/derain", files={"image": sent}, data=fields)
+        assert response.status_code == 200
+        restored = pyvips.Image.new_from_buffer(response.content, "").numpy()
+        assert (restored.dtype, restored.shape) == (np.uint16, (61, 90, 4))
+        assert np.array_equal(restored[..., 3:], alpha)
+        plain = decode(client.post("/derain", files={"image": encode(photograph)}, data=fields).content)
+        # the noise that was added is far below a step of 8 bits
+        assert np.abs(restored[..., :3] / 257 - np.asarray(plain)).mean() < 0.5
+        assert len(np.unique(restored[..., :3])) > 1000, "the steps are those of 8 bits"
+
+    def test_where_and_when_it_was_taken_unless_the_client_wants_that_dropped(
+        self, client: httpx.Client, photograph: Image.Image, encode: Encode, decode: Decode
+    ) -> None:
+        exif = Image.Exif()
+        exif[306] = "2026:01:01 00:00:00"
+        exif.get_ifd(34853)[1] = "N"
+        sent = encode(photograph, "JPEG", exif=exif, comment=b"wet", icc_profile=ICC)
+        kept = decode(client.post("/derain", files={"image": sent}).content)
+        assert kept.getexif()[306] == "2026:01:01 00:00:00"
+        assert kept.getexif().get_ifd(34853) == {1: "N"}
+        assert kept.info["comment"] == b"wet"
+        for dropped in (
+            client.post("/derain", files={"image": sent}, data={"metadata": "drop"}),
+            client.post(
+                "/derain", content=sent, headers={"Content-Type": "image/jpeg"}, params={"metadata": "drop"}
+            ),
+        ):
+            bare = decode(dropped.content)
+            assert (dict(bare.getexif()), bare.info.get("comment")) == ({}, None)
+            assert bare.info["icc_profile"] == ICC
 
 
 class TestPrompts:

@@ -30,12 +30,13 @@ def test_the_documentation_tells_both_request_forms_and_the_errors(client: httpx
         operation["requestBody"]["content"]
     )
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"image", "prompt", "caption", "model", "format"}
+    assert set(form["properties"]) == {"image", "prompt", "caption", "model", "format", "metadata"}
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "prompt",
         "caption",
         "model",
         "format",
+        "metadata",
         "X-Request-Timeout",
     }
     assert {"400", "404", "406", "413", "415", "422", "503", "504"} <= set(operation["responses"])

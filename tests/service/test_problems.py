@@ -28,6 +28,7 @@ def strict_url(run_service: Callable[[Settings], AbstractContextManager[str]]) -
         max_body_bytes=200_000,
         max_image_bytes=100_000,
         max_image_pixels=50_000,
+        max_image_side=5_000,
         max_images=2,
         max_prompt_chars=50,
     )
@@ -82,6 +83,36 @@ class TestImages:
     def test_too_many_pixels(self, strict: httpx.Client, encode: Encode) -> None:
         details = problem(strict.post("/derain", files={"image": encode(Image.new("L", (501, 100)))}), 413)
         assert details["limit"] == {"name": "image_pixels", "max": 50_000, "actual": 50_100}
+
+    def test_a_side_that_is_too_long(self, strict: httpx.Client, encode: Encode) -> None:
+        details = problem(strict.post("/derain", files={"image": encode(Image.new("L", (5001, 2)))}), 413)
+        assert details["type"].endswith(":image-too-large")
+        assert details["limit"] == {"name": "image_side", "max": 5000, "actual": 5001}
+
+    @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF"])
+    def test_an_animation_is_refused_with_the_reason(
+        self, strict: httpx.Client, make_image: Make, encode: Encode, image_format: str
+    ) -> None:
+        frames = [make_image(seed, 16, 16) for seed in (1, 2)]
+        data = encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+        for path in ("/derain", "/perceive"):
+            details = problem(strict.post(path, files={"image": data}), 415)
+            assert details["type"].endswith(":animated-image")
+            assert "frames" in details["detail"] or "pages" in details["detail"]
+
+    def test_sixteen_bits_and_costly_encoders_take_more_room(
+        self, run_service: Callable[[Settings], AbstractContextManager[str]], encode: Encode
+    ) -> None:
+        settings = Settings(max_image_pixels=10_000, max_image_bytes=50_000, max_inflight_bytes=140_000)
+        deep = encode(Image.new("I;16", (100, 100)))
+        with run_service(settings) as url:
+            details = problem(httpx.post(f"{url}/derain", files={"image": deep}, timeout=60), 413)
+            assert details["limit"]["name"] == "inflight_bytes"
+            assert details["limit"]["actual"] >= 160_000
+            plain = encode(Image.new("L", (100, 100)))
+            assert httpx.post(f"{url}/derain", files={"image": plain}, timeout=60).status_code == 200
+            answer = httpx.post(f"{url}/derain", files={"image": plain}, data={"format": "avif"}, timeout=60)
+            assert problem(answer, 413)["limit"]["actual"] >= 520_000
 
     def test_a_decompression_bomb_costs_nothing(self, strict: httpx.Client, encode: Encode) -> None:
         bomb = encode(Image.new("1", (12_000, 12_000)))
@@ -188,6 +219,10 @@ class TestFields:
             assert error["field"] == "format"
             assert "webp" in error["message"]
 
+    def test_an_unknown_wish_for_metadata(self, strict: httpx.Client, png: bytes) -> None:
+        response = strict.post("/derain", files={"image": png}, data={"metadata": "sell"})
+        assert [error["field"] for error in problem(response, 422)["errors"]] == ["metadata"]
+
     @pytest.mark.parametrize("field", ["prompt", "caption"])
     def test_a_text_that_is_too_long(self, strict: httpx.Client, png: bytes, field: str) -> None:
         assert strict.post("/derain", files={"image": png}, data={field: "x" * 50}).status_code == 200
@@ -216,7 +251,7 @@ class TestPaths:
     def test_the_wrong_method(self, strict: httpx.Client) -> None:
         response = strict.get("/derain")
         problem(response, 405)
-        assert response.headers["allow"] == "POST"
+        assert response.headers["allow"] == "OPTIONS, POST"
 
 
 def test_after_all_of_this_the_service_works_and_holds_nothing(strict: httpx.Client, png: bytes) -> None:
