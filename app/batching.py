@@ -285,7 +285,7 @@ class Ticket:
         self._bytes = 0
 
 
-HEADROOM = 0.8
+HEADROOM = 0.7
 """Part of the time that a request has which others' work may take up: estimates are off, and its own images
 are to be decoded, restored and encoded as well."""
 
@@ -362,11 +362,7 @@ class Admission:
         Raises:
             AdmissionError: the service is draining or full.
         """
-        if self._draining:
-            raise self._refusal("draining", "the service is shutting down", self.backlog_seconds)
-        self._check_backlog(0, wait_seconds)
-        self._check_images(1)
-        self._check_bytes(expected_bytes)
+        self.check(wait_seconds=wait_seconds, expected_bytes=expected_bytes)
         ticket = Ticket(self)
         self._requests += 1
         try:
@@ -374,6 +370,18 @@ class Admission:
         finally:
             self._requests -= 1
             ticket.release()
+
+    def check(self, *, wait_seconds: float = math.inf, expected_bytes: int = 0) -> None:
+        """Refuse what `admit` would refuse.
+
+        Raises:
+            AdmissionError: the service is draining or full.
+        """
+        if self._draining:
+            raise self._refusal("draining", "the service is shutting down", self.backlog_seconds)
+        self._check_backlog(0, wait_seconds)
+        self._check_images(1)
+        self._check_bytes(expected_bytes)
 
     def reserve_images(self, count: int) -> None:
         """See `Ticket.add_images`."""

@@ -23,6 +23,7 @@ from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
+from app.overload import RefuseEarly
 from app.pipeline import Pipeline
 from app.protocol import bounded_protocol
 from app.security_headers import SecurityHeaders
@@ -118,6 +119,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, keys: Ke
         bytes_per_second=settings.body_bytes_per_second,
         deadline_seconds=settings.body_deadline_seconds,
     )
+    app.add_middleware(RefuseEarly)
     if keys is not None:
         app.add_middleware(Access, keys=keys, metrics=metrics)
         access.describe_keys(app)

@@ -94,17 +94,16 @@ class Caller:
 
 async def capacity(caller: Caller, seconds: float) -> float:
     """Answers per second when `CONCURRENCY` clients wait for theirs."""
-    count = 0
+    answers: list[Answer] = []
     until = time.perf_counter() + seconds
 
     async def client() -> None:
-        nonlocal count
         while time.perf_counter() < until:
-            count += (await caller.derain()).status == 200
+            answers.append(await caller.derain())
 
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
-    return count / (time.perf_counter() - started)
+    return sum(answer.status == 200 for answer in answers) / (time.perf_counter() - started)
 
 
 async def flood(caller: Caller, rate: float, seconds: float) -> tuple[list[Answer], list[Answer], float]:

@@ -233,4 +233,21 @@ def test_who_cannot_be_served_in_time_is_told_before_the_upload(
         assert (hasty.status_code, hasty.json()["type"]) == (503, "urn:derain:problem:overloaded")
         assert 1 <= int(hasty.headers["retry-after"]) <= 30
         assert metric(client, 'derain_rejected_total{reason="backlog"}') == 1
+        assert metric(client, 'derain_requests_total{endpoint="/derain",status="503"}') == 1
         assert [answer.result().status_code for answer in patient] == [200, 200]
+
+
+def test_a_client_that_leaves_a_large_image_gives_the_device_back_at_the_next_tile(
+    client: httpx.Client, service_url: str, make_image: Make, encode: Encode
+) -> None:
+    """Were it finished for nobody, everybody else would wait for a minute of it."""
+    large, small = encode(make_image(1, 4000, 3000)), encode(make_image(1, 64, 64))
+    gone = metric(client, 'derain_images_total{outcome="cancelled"}')
+    with httpx.Client(timeout=2.0) as hasty, pytest.raises(httpx.ReadTimeout):
+        hasty.post(f"{service_url}/derain?prompt=rain", files={"image": large})
+    wait_until(lambda: metric(client, 'derain_images_total{outcome="cancelled"}') == gone + 1)
+    started = time.monotonic()
+    assert client.post("/derain?prompt=rain", files={"image": small}).status_code == 200
+    # a dozen megapixels take more than ten seconds on any CPU; one tile of them, less than two
+    assert time.monotonic() - started < 5
+    wait_until(lambda: metric(client, "derain_inflight_bytes") == 0)
