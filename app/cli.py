@@ -199,7 +199,7 @@ def restore(
     """Restore images and whole folders of them. Exits with 1 when one of them failed; the others are done."""
     from app.files import Order, format_of, restore_files
     from app.formats import ANSWER_FORMATS
-    from app.headers import ImageLimits
+    from app.image_headers import ImageLimits
     from app.images import set_up_codecs
 
     if image_format is not None and image_format not in ANSWER_FORMATS:
@@ -243,7 +243,7 @@ def perceive(paths: Paths, model: Model = None, device: Device = None, as_json: 
 
     from app.files import FileError, read
     from app.formats import ImageError
-    from app.headers import ImageLimits
+    from app.image_headers import ImageLimits
     from app.images import set_up_codecs
 
     inputs = _inputs(paths)

@@ -12,7 +12,7 @@ import torch
 
 from app import heic
 from app.formats import FORMATS, HEIC, ImageError, ImageFormat, UnencodableImageError
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph, check_fits, decode, encode
 from model.prompts import Prompt
 from model.restorer import Restorer

@@ -25,7 +25,7 @@ from app.formats import (
     UnencodableImageError,
     is_webp_lossless,
 )
-from app.headers import ImageHeader, ImageLimits, TiffDirectories, open_image, read_header
+from app.image_headers import ImageHeader, ImageLimits, TiffDirectories, open_image, read_header
 from app.metadata import EXTRA_SAMPLES, ICC_PROFILE, XMP, Metadata
 from app.vips import Samples
 

@@ -14,7 +14,7 @@ from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Tic
 from app.cores import usable_cores
 from app.errors import ImageProblemError, ProblemError
 from app.formats import ImageError, ImageFormat
-from app.headers import ImageHeader, ImageLimits, read_header
+from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
 from app.metrics import Metrics
 from app.schemas import Limit

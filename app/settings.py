@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.headers import MAX_SIDE
+from app.image_headers import MAX_SIDE
 from model.weights import default_weights_dir
 
 MIB = 1024 * 1024

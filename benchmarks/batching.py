@@ -34,7 +34,7 @@ import typer
 from torch import Tensor
 
 from app import images
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 from benchmarks.process import service
 from benchmarks.serving.pictures import photograph_file

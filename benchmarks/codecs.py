@@ -26,7 +26,7 @@ from PIL import Image
 
 from app import images
 from app.formats import FORMATS
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from benchmarks.large_image import photograph
 
 Samples = npt.NDArray[np.uint8]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from app import images
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 from model.prompts import Prompt
 from model.restorer import Restorer

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from app import images
 from app.formats import ImageFormat
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 
 LIMIT = 1_000_000
 

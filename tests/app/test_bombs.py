@@ -25,7 +25,7 @@ from pathlib import Path
 from PIL import Image
 from app import images
 from app.formats import ImageError
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -15,9 +15,9 @@ import tifffile
 import torch
 from PIL import Image
 
-from app import headers, images
+from app import image_headers, images
 from app.formats import AVIF, BMP, JPEG, PNG, TIFF, WEBP, ImageFormat, UndecodableImageError
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 
 Samples = npt.NDArray[np.uint16]
@@ -113,7 +113,7 @@ class TestDecoding:
     ) -> None:
         samples = noise(channels)
         data = write(samples)
-        header = headers.read_header(data, limits)
+        header = image_headers.read_header(data, limits)
         assert (header.width, header.height, header.sample_bytes) == (37, 22, 2)
         photograph = decode(data)
         assert photograph.pixels.dtype == torch.uint16

@@ -9,9 +9,9 @@ import pytest
 import pyvips
 from PIL import Image
 
-from app import av1, formats, headers, heic, images
+from app import av1, formats, heic, image_headers, images
 from app.formats import AVIF, BMP, FORMATS, HEIC, JPEG, PNG, TIFF, WEBP, ImageFormat, sniff
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 
 Scene = Callable[..., Image.Image]
@@ -148,7 +148,7 @@ class TestHEIC:
     @pytest.mark.usefixtures("without_heif")
     def test_without_the_extra_the_refusal_says_which_one(self, limits: ImageLimits) -> None:
         with pytest.raises(formats.UnsupportedFormatError, match=r"tvi-derain\[heif\]"):
-            headers.read_header(ftyp(b"heic", b"mif1"), limits)
+            image_headers.read_header(ftyp(b"heic", b"mif1"), limits)
         assert heic.answer_format(HEIC) is JPEG
 
     def test_where_it_cannot_be_written_it_goes_back_as_jpeg(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +169,14 @@ class TestAnimations:
     ) -> None:
         data = save(frames[0], image_format, save_all=True, append_images=frames[1:])
         with pytest.raises(formats.AnimatedImageError, match=r"animated|several pages"):
-            headers.read_header(data, limits)
+            image_headers.read_header(data, limits)
 
     def test_an_image_sequence_of_heic_is_refused(
         self, scene: Scene, save: Save, limits: ImageLimits
     ) -> None:
         data = save(scene(), HEIC).replace(b"ftypheic", b"ftyphevc", 1)
         with pytest.raises(formats.AnimatedImageError):
-            headers.read_header(data, limits)
+            image_headers.read_header(data, limits)
 
     def test_one_frame_is_a_picture(self, save: Save, frames: list[Image.Image], decode: Decode) -> None:
         for image_format in (PNG, WEBP, TIFF, AVIF):
@@ -194,7 +194,7 @@ class TestAnimations:
         assert decode(bytes(data)).pixels[0, 0, 0] == 255
 
     def test_directories_without_end_are_refused(self, save: Save, limits: ImageLimits) -> None:
-        frames = [Image.new("L", (2, 2))] * (headers.MAX_DIRECTORIES + 2)
+        frames = [Image.new("L", (2, 2))] * (image_headers.MAX_DIRECTORIES + 2)
         data = bytearray(save(frames[0], TIFF, save_all=True, append_images=frames[1:]))
         place = int.from_bytes(data[4:8], "little")
         while place:
@@ -204,7 +204,7 @@ class TestAnimations:
             data[place + 26 : place + 38] = bytes.fromhex("0101 0400 01000000 02000000")
             place = int.from_bytes(data[place + 2 + 12 * count : place + 6 + 12 * count], "little")
         with pytest.raises(formats.AnimatedImageError):
-            headers.read_header(bytes(data), limits)
+            image_headers.read_header(bytes(data), limits)
 
 
 class TestSides:
@@ -214,9 +214,9 @@ class TestSides:
         self, scene: Scene, save: Save, image_format: ImageFormat, size: tuple[int, int]
     ) -> None:
         data = save(scene("RGB", *size), image_format)
-        assert headers.read_header(data, ImageLimits(10_000, side=101)).pixels == 2020
+        assert image_headers.read_header(data, ImageLimits(10_000, side=101)).pixels == 2020
         with pytest.raises(formats.ImageSideTooLongError) as refused:
-            headers.read_header(data, ImageLimits(10_000, side=100))
+            image_headers.read_header(data, ImageLimits(10_000, side=100))
         assert (refused.value.side, refused.value.limit) == (101, 100)
 
     @pytest.mark.parametrize("image_format", list(FORMATS.values()), ids=name)
@@ -225,7 +225,7 @@ class TestSides:
     ) -> None:
         data = save(scene("RGB", 50, 41), image_format)
         with pytest.raises(formats.ImageTooLargeError) as refused:
-            headers.read_header(data, ImageLimits(2049))
+            image_headers.read_header(data, ImageLimits(2049))
         assert (refused.value.pixels, refused.value.limit) == (2050, 2049)
 
     @pytest.mark.parametrize("image_format", [AVIF, HEIC], ids=name)
@@ -236,7 +236,7 @@ class TestSides:
         place = data.index(b"ispe") + 8
         data[place : place + 8] = (4_000_000_000).to_bytes(4, "big") * 2
         with pytest.raises(formats.ImageTooLargeError) as refused:
-            headers.read_header(bytes(data), limits)
+            image_headers.read_header(bytes(data), limits)
         assert refused.value.pixels == 4_000_000_000**2
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from app import formats, headers, images
+from app import formats, image_headers, images
 from app.formats import BMP, FORMATS, JPEG, PNG, TIFF, WEBP, ImageFormat
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 
 LIMIT = 1_000_000
@@ -55,7 +55,7 @@ def restored_unchanged(photograph: Photograph, image_format: ImageFormat) -> Ima
 class TestSniffing:
     @pytest.mark.parametrize("image_format", FORMATS.values(), ids=list(FORMATS))
     def test_the_bytes_tell_the_format(self, image_format: ImageFormat) -> None:
-        header = headers.read_header(save(scene(), image_format), LIMITS)
+        header = image_headers.read_header(save(scene(), image_format), LIMITS)
         assert (header.image_format, header.width, header.height) == (image_format, 37, 22)
 
     @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ class TestSniffing:
     )
     def test_anything_else_is_not_taken(self, data: bytes) -> None:
         with pytest.raises(formats.UnsupportedFormatError):
-            headers.read_header(data, LIMITS)
+            image_headers.read_header(data, LIMITS)
 
     def test_only_the_reader_of_the_sniffed_format_sees_the_bytes(self) -> None:
         with pytest.raises(formats.UndecodableImageError):
-            headers.read_header(b"BM" + save(scene(), PNG), LIMITS)
+            image_headers.read_header(b"BM" + save(scene(), PNG), LIMITS)
 
 
 class TestLimits:
@@ -75,7 +75,7 @@ class TestLimits:
         data = save(Image.new("L", (1001, 1000)), PNG)
         header_only = data[: data.index(b"IDAT") + 8]
         with pytest.raises(formats.ImageTooLargeError) as refused:
-            headers.read_header(header_only, LIMITS)
+            image_headers.read_header(header_only, LIMITS)
         assert (refused.value.pixels, refused.value.limit) == (1_001_000, LIMIT)
 
     def test_a_decompression_bomb_is_refused(self) -> None:
@@ -83,11 +83,11 @@ class TestLimits:
         data[16:24] = (60_000).to_bytes(4, "big") * 2
         data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
         with pytest.raises(formats.ImageTooLargeError) as refused:
-            headers.read_header(bytes(data), LIMITS)
+            image_headers.read_header(bytes(data), LIMITS)
         assert refused.value.limit == LIMIT
 
     def test_the_limit_itself_is_taken(self) -> None:
-        assert headers.read_header(save(Image.new("L", (1000, 1000)), PNG), LIMITS).pixels == LIMIT
+        assert image_headers.read_header(save(Image.new("L", (1000, 1000)), PNG), LIMITS).pixels == LIMIT
 
 
 class TestBrokenImages:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from app import images, metadata
 from app.formats import AVIF, BMP, HEIC, JPEG, PNG, TIFF, WEBP, ImageFormat
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import Photograph
 from app.metadata import Metadata
 

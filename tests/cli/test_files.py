@@ -6,7 +6,7 @@ import pytest
 
 from app.files import FileError, Input, Order, destination, find_inputs, write_whole
 from app.formats import JPEG, PNG, WEBP, ImageFormat
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 
 
 def touch(*paths: Path) -> None:

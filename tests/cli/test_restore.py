@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
-from app.headers import ImageLimits
+from app.image_headers import ImageLimits
 from app.images import decode, set_up_codecs
 from model.prompts import Prompt
 from model.restorer import Restorer
