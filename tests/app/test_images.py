@@ -2,8 +2,6 @@
 all."""
 
 import zlib
-from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,38 +12,15 @@ from app import formats, image_headers, images
 from app.formats import BMP, FORMATS, JPEG, PNG, TIFF, WEBP, ImageFormat
 from app.image_headers import ImageLimits
 from app.images import Photograph
+from tests.app.pictures import reopen, save, scene
 
 LIMIT = 1_000_000
 LIMITS = ImageLimits(LIMIT)
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def scene(mode: str = "RGB", width: int = 37, height: int = 22) -> Image.Image:
-    """A picture without any symmetry: a gradient to the right, one downwards, and a bright corner."""
-    y, x = np.mgrid[0:height, 0:width]
-    red = 255 * x / width
-    green = 255 * y / height
-    blue = np.where((x < 6) & (y < 6), 255, 40)
-    alpha = 255 * (x + y) / (width + height)
-    rgba = Image.fromarray(np.stack([red, green, blue, alpha], axis=2).astype(np.uint8))
-    return rgba.convert("L").convert("LA") if mode == "LA" else rgba.convert(mode)
-
-
-def save(image: Image.Image, image_format: ImageFormat | str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    name = image_format if isinstance(image_format, str) else image_format.pillow_names[0]
-    image.save(buffer, format=name, **options)
-    return buffer.getvalue()
-
-
 def decode(data: bytes) -> Photograph:
     return images.decode(data, LIMITS)
-
-
-def reopen(data: bytes) -> Image.Image:
-    image = Image.open(BytesIO(data))
-    image.load()
-    return image
 
 
 def restored_unchanged(photograph: Photograph, image_format: ImageFormat) -> Image.Image:

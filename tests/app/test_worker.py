@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -19,11 +20,12 @@ KEY = BatchKey("network", SIDE, SIDE)
 POISON = 13
 
 
-class WholeNetwork:
+class WholeNetwork(ABC):
     """What restores in one go, so that neither a place to write to nor leaving clients matter to it."""
 
+    @abstractmethod
     def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
-        raise NotImplementedError
+        """Restore them."""
 
     def restore(
         self,
