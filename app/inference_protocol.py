@@ -6,8 +6,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 
-from app.api import PipelineDependency
-from app.errors import ProblemError
+from app.api import PipelineDependency, livez, readyz
 from app.openapi import problem_responses
 from app.schemas import (
     InferenceModel,
@@ -30,16 +29,14 @@ async def server() -> InferenceServer:
 @router.get("/health/live", summary="Whether the process works at all", responses=problem_responses(503))
 async def live(pipeline: PipelineDependency) -> InferenceServerLive:
     """503 when the device thread has died: restart the process."""
-    if not pipeline.alive:
-        raise ProblemError(503, "not-alive", "the device thread has ended")
+    await livez(pipeline)
     return InferenceServerLive(live=True)
 
 
 @router.get("/health/ready", summary="Whether requests are taken on", responses=problem_responses(503))
 async def ready(pipeline: PipelineDependency) -> InferenceServerReady:
     """503 while the service is shutting down."""
-    if not pipeline.ready:
-        raise ProblemError(503, "not-ready", "the service is shutting down")
+    await readyz(pipeline)
     return InferenceServerReady(ready=True)
 
 
@@ -70,5 +67,5 @@ async def model(name: str, pipeline: PipelineDependency) -> InferenceModel:
 async def model_ready(name: str, pipeline: PipelineDependency) -> InferenceModelReady:
     """503 while the service is shutting down."""
     restorer = pipeline.restorer(name)
-    await ready(pipeline)
+    await readyz(pipeline)
     return InferenceModelReady(name=restorer.name, ready=True)

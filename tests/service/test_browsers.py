@@ -81,6 +81,11 @@ class TestHosts:
         assert response.json()["type"] == "urn:derain:problem:unknown-host"
         assert "tvi-derain-s" not in response.text
 
+    @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/live", "/v2/health/ready"])
+    def test_probes_are_answered_under_an_address(self, opened: httpx.Client, path: str) -> None:
+        """An orchestrator would restart the service otherwise."""
+        assert opened.get(path, headers={"Host": "10.0.0.7:8000"}).status_code == 200
+
     def test_by_default_every_name_is_answered(self, client: httpx.Client) -> None:
         assert client.get("/models", headers={"Host": "anything.example"}).status_code == 200
 
