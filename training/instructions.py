@@ -202,7 +202,7 @@ def in_part(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
         return Request(text=rng.choice(RAIN_ONLY))
     if attributes.density is not None and way < 0.65:
         return Request(text=rng.choice(LIGHTLY), rain_left=LIGHTLY_KEEPS)
-    kind = rng.choice(OTHER)
+    kind = "haze" if "haze" in attributes.kind and rng.random() < 0.5 else rng.choice(OTHER)
     text = sentence(Attributes(kind), rng, wording)
     return Request(text=text, rain_left=1.0, haze=kind == "haze", noise=kind == "noise")
 
