@@ -76,7 +76,7 @@ TRAINING = Wording(
             "rain stripes",
             "streaky rain",
             "rain strokes",
-            "water falling from the sky",
+            "falling water from the sky",
             "rain pouring down",
             "rain dropping down",
             "bad weather with rain",
