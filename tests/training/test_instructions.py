@@ -48,7 +48,17 @@ def test_only_what_is_named_is_removed(attributes: Attributes) -> None:
         else:
             wants_haze = named(asked, *hazy) and asked.text not in RAIN_ONLY
             assert asked.haze == wants_haze
-            rainy = ("rain", "shower", "drizzle", "downpour", "cloudburst", "streak", "precipitation", "wet", "falling")
+            rainy = (
+                "rain",
+                "shower",
+                "drizzle",
+                "downpour",
+                "cloudburst",
+                "streak",
+                "precipitation",
+                "wet",
+                "falling",
+            )
             if not named(asked, *rainy, "clean", "dry", "clear", "wrong", "degrad", "restore"):
                 assert asked.rain_left == 1.0
 
