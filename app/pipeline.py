@@ -22,7 +22,7 @@ from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
 from model.captioner import Captioner
 from model.perception import Perceived
-from model.prompts import Prompt
+from model.prompts import Prompt, describe
 from model.restorer import Restorer
 
 READ_AT_ONCE_BYTES = 1024 * 1024
@@ -155,8 +155,19 @@ class Pipeline:
             settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
+        metrics.queue_images_limit.set(settings.max_queue_images)
+        metrics.batch_pixels_limit.set_function(lambda: queue.batch_pixels)
+        metrics.throughput.set_function(lambda: queue.throughput.pixels_per_second)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)
+        metrics.deadline_seconds.set(settings.deadline_seconds)
+        metrics.inflight_requests.set_function(lambda: self.admission.requests)
         metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
+        metrics.inflight_bytes_limit.set(settings.max_inflight_bytes)
+        metrics.watch_device(
+            busy_seconds=lambda: queue.busy_seconds,
+            steps=lambda: self._worker.steps,
+            out_of_memory=lambda: self._worker.out_of_memory,
+        )
 
     @property
     def alive(self) -> bool:
@@ -194,7 +205,13 @@ class Pipeline:
 
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
         """Call a function in a thread that decodes and encodes."""
-        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+        asked = time.perf_counter()
+
+        def begin() -> Value:
+            self.metrics.observe_stage("codec_wait", time.perf_counter() - asked)
+            return function(*arguments)
+
+        return asyncio.get_running_loop().run_in_executor(self._codecs, begin)
 
     async def restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
@@ -250,6 +267,7 @@ class Pipeline:
             raise DeadlineError(f"not perceived within {deadline.seconds:g} seconds") from error
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
+        started = time.perf_counter()
         restorer = self.restorer(order.model)
         pixels = await self._make_room(order.images, order.formats, ticket)
         ticket.add_pixels(pixels, deadline.left)
@@ -265,6 +283,9 @@ class Pipeline:
             for item, answer in zip(prepared, restored, strict=True)
         ]
         files = await self._each(prepared, self._encode)
+        self.metrics.observe_restored(
+            (file.width * file.height for file in files), time.perf_counter() - started
+        )
         prompts = [item.prompt for item in prepared]
         captions = [item.caption for item in prepared if item.caption]
         return Outcome(
@@ -324,7 +345,9 @@ class Pipeline:
             photograph = photograph.without_metadata()
         image_format = order.formats[index] or heic.answer_format(photograph.image_format)
         images.check_fits(photograph, image_format)
-        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
+        perceived = None if order.prompt else restorer.perceive(photograph.pixels)
+        prompt = perceived.prompt if perceived else order.prompt or ""
+        self.metrics.prompts.labels(_kind(perceived) if perceived else "given").inc()
         caption = order.caption
         if caption is None and self.captioner is not None:
             caption = self.captioner.caption(photograph.pixels) or None
@@ -374,6 +397,13 @@ def _compute_alone() -> None:
     """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
     torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
     torch.set_num_threads(1)
+
+
+def _kind(perceived: Perceived) -> str:
+    """Which of `metrics.PROMPTS` was perceived."""
+    if perceived.prompt == describe("clean"):
+        return "clean"
+    return f"{max(perceived.densities, key=perceived.densities.__getitem__)} rain"
 
 
 def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:
