@@ -10,7 +10,7 @@ PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def read(device: torch.device) -> dict[str, int]:
+def device_memory(device: torch.device) -> dict[str, int]:
     """Bytes by kind: `allocated` by this process, `free` and `total`; on a GPU `reserved` as well, which
     PyTorch keeps for what comes next.
 
@@ -18,7 +18,7 @@ def read(device: torch.device) -> dict[str, int]:
     resident memory. Empty where the host does not tell (no Linux).
     """
     if device.type != "cuda":
-        return read_host()
+        return host_memory()
     free, total = torch.cuda.mem_get_info(device)
     return {
         "allocated": torch.cuda.memory_allocated(device),
@@ -28,7 +28,7 @@ def read(device: torch.device) -> dict[str, int]:
     }
 
 
-def read_host(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, int]:
+def host_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, int]:
     """The same of the host: free and total are the machine's, or the container's where it is given less."""
     try:
         pages = int((proc / "self/statm").read_text().split()[1])

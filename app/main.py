@@ -13,22 +13,12 @@ import torch
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import (
-    access,
-    api,
-    device_memory,
-    docs,
-    errors,
-    images,
-    inference_protocol,
-    logs,
-    openapi,
-    operations,
-)
+from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations
 from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
 from app.cores import usable_cores
+from app.device_memory import device_memory
 from app.hosts import TrustedHosts
 from app.keys import KeyFile
 from app.methods import Methods
@@ -200,7 +190,7 @@ def _watch(restorers: Mapping[str, Restorer], metrics: Metrics) -> None:
 
     metrics.watch_text_cache(text_cache)
     (device,) = {restorer.device for restorer in restorers.values()}
-    metrics.watch_device_memory(lambda: device_memory.read(device))
+    metrics.watch_device_memory(lambda: device_memory(device))
 
 
 @contextmanager

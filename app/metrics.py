@@ -10,7 +10,7 @@ seen as an increase. docs/observability.md says what each series is good for.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -26,7 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from model.prompts import DENSITIES
+from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From 256x256 on a GPU to the default deadline, which 100 megapixels on two cores come near to. Targets of
@@ -49,7 +49,12 @@ STATUSES = ("200", "500", "503", "504")
 STAGES = ("read", "codec_wait", "decode", "queue", "inference", "encode")
 OUTCOMES = ("restored", "rejected", "failed", "expired", "cancelled")
 REASONS = ("draining", "queue", "bytes", "backlog", "unauthorized", "rate", "concurrency")
-PROMPTS = ("given", "clean", *(f"{density} rain" for density in DENSITIES))
+
+PROMPTS = {
+    describe(kind, density, direction): f"{density} rain" if "rain " in f"{kind} " else kind
+    for kind, density, direction in product(TYPES, DENSITIES, DIRECTIONS)
+}
+"""Classes of prompts that are perceived, by their sentences."""
 
 
 def size_class(pixels: int) -> str:
@@ -112,8 +117,7 @@ class Metrics:
         )
         self.prompts = Counter(
             "derain_prompts_total",
-            "Images by where their prompt is from: given by the client, else what was perceived: clean, or "
-            "light, moderate or heavy rain.",
+            "Restored images by their prompt: given by the client, else what was perceived.",
             ["prompt"],
             registry=self.registry,
         )
@@ -180,7 +184,7 @@ class Metrics:
             (self.restore_duration, (*SIZES, "huge")),
             (self.stage_duration, STAGES),
             (self.images, OUTCOMES),
-            (self.prompts, PROMPTS),
+            (self.prompts, ("given", *PROMPTS.values())),
             (self.rejected, REASONS),
         ):
             for value in values:
@@ -197,12 +201,12 @@ class Metrics:
         """Take the time of one image in one stage."""
         self.stage_duration.labels(stage).observe(seconds)
 
-    def observe_restored(self, pixels: Iterable[int], seconds: float) -> None:
-        """Take the images of one request, by their pixels, and the time that they took."""
-        pixels = list(pixels)
+    def observe_restored(self, pixels: Sequence[int], prompts: Sequence[str], seconds: float) -> None:
+        """Take the images of one request: pixels and class of prompt of each, and the time that all took."""
         self.restore_duration.labels(size_class(sum(pixels))).observe(seconds)
-        for count in pixels:
+        for count, prompt in zip(pixels, prompts, strict=True):
             self.image_pixels.observe(count)
+            self.prompts.labels(prompt).inc()
 
     def watch_text_cache(self, read: Callable[[], tuple[int, int]]) -> None:
         """Render `derain_text_cache_total` from a function that gives hits and misses so far."""

@@ -16,13 +16,13 @@ from app.errors import ImageProblemError, ProblemError
 from app.formats import ImageError, ImageFormat
 from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
-from app.metrics import Metrics
+from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
 from model.captioner import Captioner
 from model.perception import Perceived
-from model.prompts import Prompt, describe
+from model.prompts import Prompt
 from model.restorer import Restorer
 
 READ_AT_ONCE_BYTES = 1024 * 1024
@@ -205,13 +205,7 @@ class Pipeline:
 
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
         """Call a function in a thread that decodes and encodes."""
-        asked = time.perf_counter()
-
-        def begin() -> Value:
-            self.metrics.observe_stage("codec_wait", time.perf_counter() - asked)
-            return function(*arguments)
-
-        return asyncio.get_running_loop().run_in_executor(self._codecs, begin)
+        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
 
     async def restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
@@ -284,7 +278,9 @@ class Pipeline:
         ]
         files = await self._each(prepared, self._encode)
         self.metrics.observe_restored(
-            (file.width * file.height for file in files), time.perf_counter() - started
+            [file.width * file.height for file in files],
+            ["given" if order.prompt else PROMPTS[item.prompt] for item in prepared],
+            time.perf_counter() - started,
         )
         prompts = [item.prompt for item in prepared]
         captions = [item.caption for item in prepared if item.caption]
@@ -345,9 +341,7 @@ class Pipeline:
             photograph = photograph.without_metadata()
         image_format = order.formats[index] or heic.answer_format(photograph.image_format)
         images.check_fits(photograph, image_format)
-        perceived = None if order.prompt else restorer.perceive(photograph.pixels)
-        prompt = perceived.prompt if perceived else order.prompt or ""
-        self.metrics.prompts.labels(_kind(perceived) if perceived else "given").inc()
+        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
         caption = order.caption
         if caption is None and self.captioner is not None:
             caption = self.captioner.caption(photograph.pixels) or None
@@ -390,20 +384,19 @@ class Pipeline:
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
-        return await _all([self.run(function, item) for item in items])
+        asked = time.perf_counter()
+
+        def begin(item: Item) -> Value:
+            self.metrics.observe_stage("codec_wait", time.perf_counter() - asked)
+            return function(item)
+
+        return await _all([self.run(begin, item) for item in items])
 
 
 def _compute_alone() -> None:
     """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
     torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
     torch.set_num_threads(1)
-
-
-def _kind(perceived: Perceived) -> str:
-    """Which of `metrics.PROMPTS` was perceived."""
-    if perceived.prompt == describe("clean"):
-        return "clean"
-    return f"{max(perceived.densities, key=perceived.densities.__getitem__)} rain"
 
 
 def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:

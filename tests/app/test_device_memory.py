@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.device_memory import read, read_host
+from app.device_memory import device_memory, host_memory
 
 MIB = 1024 * 1024
 
@@ -75,7 +75,7 @@ def test_a_bound_counts_where_it_is_less(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert read_host(proc(tmp_path), tmp_path) == {
+    assert host_memory(proc(tmp_path), tmp_path) == {
         "allocated": 100 * os.sysconf("SC_PAGE_SIZE"),
         "free": free * MIB,
         "total": total * MIB,
@@ -83,13 +83,13 @@ def test_a_bound_counts_where_it_is_less(
 
 
 def test_a_host_that_does_not_tell_has_no_series(tmp_path: Path) -> None:
-    assert read_host(tmp_path, tmp_path) == {}
+    assert host_memory(tmp_path, tmp_path) == {}
 
 
 def test_of_this_machine_it_is_true() -> None:
-    before = read(torch.device("cpu"))
+    before = device_memory(torch.device("cpu"))
     held = torch.ones(64 * MIB, dtype=torch.uint8)
-    after = read(torch.device("cpu"))
+    after = device_memory(torch.device("cpu"))
     assert after["allocated"] - before["allocated"] > 60 * MIB
     assert after["allocated"] < after["total"]
     assert 0 < after["free"] < after["total"]
