@@ -51,7 +51,7 @@ OUTCOMES = ("restored", "rejected", "failed", "expired", "cancelled")
 REASONS = ("draining", "queue", "bytes", "backlog", "unauthorized", "rate", "concurrency")
 
 PROMPTS = {
-    describe(kind, density, direction): f"{density} rain" if "rain " in f"{kind} " else kind
+    describe(kind, density, direction): f"{density} rain" if kind in ("rain", "rain and haze") else kind
     for kind, density, direction in product(TYPES, DENSITIES, DIRECTIONS)
 }
 """Classes of prompts that are perceived, by their sentences."""
