@@ -140,13 +140,16 @@ class Metrics:
         self.inflight_requests = Gauge(
             "derain_inflight_requests", "Requests taken on and not yet answered.", registry=self.registry
         )
-        self.queue_images = Gauge(
-            "derain_queue_images", "Images waiting for the device.", registry=self.registry
+        self.inflight_images = Gauge(
+            "derain_inflight_images", "Images taken on and not yet restored.", registry=self.registry
         )
-        self.queue_images_limit = Gauge(
-            "derain_queue_images_limit",
+        self.inflight_images_limit = Gauge(
+            "derain_inflight_images_limit",
             "Most images taken on and not yet restored; beyond it requests are refused.",
             registry=self.registry,
+        )
+        self.queue_images = Gauge(
+            "derain_queue_images", "Images waiting for the device.", registry=self.registry
         )
         self.backlog_seconds = Gauge(
             "derain_backlog_seconds",
@@ -184,7 +187,7 @@ class Metrics:
             (self.restore_duration, (*SIZES, "huge")),
             (self.stage_duration, STAGES),
             (self.images, OUTCOMES),
-            (self.prompts, ("given", *PROMPTS.values())),
+            (self.prompts, ("given", "clean", *(f"{density} rain" for density in DENSITIES))),
             (self.rejected, REASONS),
         ):
             for value in values:

@@ -155,7 +155,8 @@ class Pipeline:
             settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
-        metrics.queue_images_limit.set(settings.max_queue_images)
+        metrics.inflight_images.set_function(lambda: self.admission.images)
+        metrics.inflight_images_limit.set(settings.max_queue_images)
         metrics.batch_pixels_limit.set_function(lambda: queue.batch_pixels)
         metrics.throughput.set_function(lambda: queue.throughput.pixels_per_second)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)

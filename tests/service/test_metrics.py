@@ -87,6 +87,7 @@ def test_a_request_is_counted_once_in_every_series(
     assert value(series, "derain_throughput_pixels_per_second") > 0
     assert value(series, "derain_queue_images") == 0
     assert value(series, "derain_inflight_requests") == 0
+    assert value(series, "derain_inflight_images") == 0
     assert value(series, "derain_backlog_seconds") == 0
     assert value(series, "derain_inflight_bytes") == 0
     looked_up = [value(series, "derain_text_cache_total", result=result) for result in ("hit", "miss")]
@@ -102,7 +103,7 @@ def test_limits_and_memory_are_told(fresh: httpx.Client) -> None:
     """How near the service is to them is what alerts ask."""
     settings = Settings()
     series = scrape(fresh)
-    assert value(series, "derain_queue_images_limit") == settings.max_queue_images
+    assert value(series, "derain_inflight_images_limit") == settings.max_queue_images
     assert value(series, "derain_inflight_bytes_limit") == settings.max_inflight_bytes
     assert value(series, "derain_deadline_seconds") == settings.deadline_seconds
     assert value(series, "derain_batch_pixels_limit") > 0
