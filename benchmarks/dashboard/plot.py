@@ -49,6 +49,7 @@ def draw(panels: Sequence[Panel], series: Sequence[Drawn], file: Path) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
 
     mpl.rcParams.update({"font.size": 7.5, "axes.edgecolor": "#c8cacd", "axes.linewidth": 0.6})
     width = 24 * COLUMN_INCHES + MARGIN
@@ -67,7 +68,7 @@ def draw(panels: Sequence[Panel], series: Sequence[Drawn], file: Path) -> None:
         if panel.kind == "row":
             figure.text(at[0], at[1] + at[3] / 2, panel.title, fontsize=11, weight="bold", va="center")
             continue
-        figure.add_artist(plt.Rectangle(at[:2], *at[2:], facecolor="white", edgecolor="#dcdee1", zorder=-1))
+        figure.add_artist(Rectangle(at[:2], *at[2:], facecolor="white", edgecolor="#dcdee1", zorder=-1))
         figure.text(at[0] + 0.08 / width, at[1] + at[3] - 0.05 / height, panel.title, weight="bold", va="top")
         if panel.kind == "stat":
             _stat(figure, panel, drawn, at)
