@@ -57,7 +57,7 @@ class Access:
         self, problem: ProblemError, reason: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._metrics.rejected.labels(reason).inc()
-        await problem.response(scope["state"]["request_id"])(scope, receive, send)
+        await problem.answer(scope)(scope, receive, send)
 
 
 def is_open(path: str) -> bool:

@@ -1,6 +1,7 @@
 """The endpoints."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -88,6 +89,7 @@ async def derain(
         wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
     ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
+        pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
         options = _merge(options, submission)
         _check_texts(options, pipeline)
         restorer = pipeline.restorer(options.model)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from app.batching import AdmissionError, DeadlineError
 from app.formats import (
@@ -61,6 +62,11 @@ class ProblemError(Exception):
         self.image = image
         self.errors = errors
         self.headers = dict(headers or {})
+
+    def answer(self, scope: Scope) -> Response:
+        """The answer to the request of this scope, in whose state its kind is left for whoever counts."""
+        scope["state"]["problem"] = self.kind
+        return self.response(scope["state"]["request_id"])
 
     def response(self, request_id: str) -> Response:
         """The answer, whose `instance` is `urn:derain:request:<request id>`."""
@@ -176,7 +182,7 @@ def install(app: FastAPI) -> None:
     """Answer every exception that an endpoint or the router raises with a problem."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return problem_of(error).response(request.state.request_id)
+        return problem_of(error).answer(request.scope)
 
     async def drop(_request: Request, _error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

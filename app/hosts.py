@@ -42,4 +42,4 @@ class TrustedHosts:
         problem = ProblemError(
             400, "unknown-host", "this service does not answer for the host that was named"
         )
-        await problem.response(scope["state"]["request_id"])(scope, receive, send)
+        await problem.answer(scope)(scope, receive, send)

@@ -18,6 +18,7 @@ from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
 from app.cores import usable_cores
+from app.device_memory import device_memory
 from app.hosts import TrustedHosts
 from app.keys import KeyFile
 from app.methods import Methods
@@ -188,19 +189,8 @@ def _watch(restorers: Mapping[str, Restorer], metrics: Metrics) -> None:
         return sum(info.hits for info in infos), sum(info.misses for info in infos)
 
     metrics.watch_text_cache(text_cache)
-    devices = {restorer.device for restorer in restorers.values() if restorer.device.type == "cuda"}
-    for device in devices:
-
-        def memory(device: torch.device = device) -> dict[str, int]:
-            free, total = torch.cuda.mem_get_info(device)
-            return {
-                "allocated": torch.cuda.memory_allocated(device),
-                "reserved": torch.cuda.memory_reserved(device),
-                "free": free,
-                "total": total,
-            }
-
-        metrics.watch_device_memory(memory)
+    (device,) = {restorer.device for restorer in restorers.values()}
+    metrics.watch_device_memory(lambda: device_memory(device))
 
 
 @contextmanager

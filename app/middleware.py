@@ -56,13 +56,15 @@ class RequestContext:
             logger.exception("request %s failed", request_id)
             if status:
                 raise
-            await internal_problem().response(request_id)(scope, receive, send_with_id)
+            await internal_problem().answer(scope)(scope, receive, send_with_id)
         finally:
             self._count(scope, status, time.perf_counter() - started)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         endpoint: str = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(endpoint, str(status or CLIENT_CLOSED_REQUEST)).inc()
+        if problem := scope["state"].get("problem"):
+            self._metrics.problems.labels(problem).inc()
         if endpoint == "/derain":
             self._metrics.request_duration.observe(seconds)
 

@@ -16,7 +16,7 @@ from app.errors import ImageProblemError, ProblemError
 from app.formats import ImageError, ImageFormat
 from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
-from app.metrics import Metrics
+from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
@@ -155,8 +155,20 @@ class Pipeline:
             settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
+        metrics.inflight_images.set_function(lambda: self.admission.images)
+        metrics.inflight_images_limit.set(settings.max_queue_images)
+        metrics.batch_pixels_limit.set_function(lambda: queue.batch_pixels)
+        metrics.throughput.set_function(lambda: queue.throughput.pixels_per_second)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)
+        metrics.deadline_seconds.set(settings.deadline_seconds)
+        metrics.inflight_requests.set_function(lambda: self.admission.requests)
         metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
+        metrics.inflight_bytes_limit.set(settings.max_inflight_bytes)
+        metrics.watch_device(
+            busy_seconds=lambda: queue.busy_seconds,
+            steps=lambda: self._worker.steps,
+            out_of_memory=lambda: self._worker.out_of_memory,
+        )
 
     @property
     def alive(self) -> bool:
@@ -250,6 +262,7 @@ class Pipeline:
             raise DeadlineError(f"not perceived within {deadline.seconds:g} seconds") from error
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
+        started = time.perf_counter()
         restorer = self.restorer(order.model)
         pixels = await self._make_room(order.images, order.formats, ticket)
         ticket.add_pixels(pixels, deadline.left)
@@ -265,6 +278,11 @@ class Pipeline:
             for item, answer in zip(prepared, restored, strict=True)
         ]
         files = await self._each(prepared, self._encode)
+        self.metrics.observe_restored(
+            [file.width * file.height for file in files],
+            ["given" if order.prompt else PROMPTS[item.prompt] for item in prepared],
+            time.perf_counter() - started,
+        )
         prompts = [item.prompt for item in prepared]
         captions = [item.caption for item in prepared if item.caption]
         return Outcome(
@@ -367,7 +385,13 @@ class Pipeline:
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
-        return await _all([self.run(function, item) for item in items])
+        asked = time.perf_counter()
+
+        def begin(item: Item) -> Value:
+            self.metrics.observe_stage("codec_wait", time.perf_counter() - asked)
+            return function(item)
+
+        return await _all([self.run(begin, item) for item in items])
 
 
 def _compute_alone() -> None:

@@ -81,6 +81,10 @@ class DeviceWorker:
     Args:
         networks: by model name, the first field of the batch key.
         on_batch: told images and padded pixels of every batch that was restored.
+
+    Attributes:
+        steps: runs of the network begun so far: one for a batch, one for each tile of a large image.
+        out_of_memory: batches so far for which memory did not suffice.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class DeviceWorker:
         self._networks = networks
         self._queue = queue
         self._on_batch = on_batch
+        self.steps = 0
+        self.out_of_memory = 0
         self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
@@ -127,13 +133,18 @@ class DeviceWorker:
         key = entries[0].key
         jobs = [entry.payload for entry in entries]
         attempted = time.monotonic()
+
+        def given_up() -> bool:  # asked before every run of the network
+            self.steps += 1
+            return all(entry.abandoned for entry in entries)
+
         try:
             images = self._networks[key.model].restore(
                 [job.image for job in jobs],
                 [job.prompt for job in jobs],
                 # a batch may be tried again in halves, and needs its images for that
                 in_place=len(jobs) == 1,
-                cancelled=lambda: all(entry.abandoned for entry in entries),
+                cancelled=given_up,
             )
         except AbandonedError:
             for entry in entries:
@@ -142,6 +153,7 @@ class DeviceWorker:
             return
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
+                self.out_of_memory += 1
                 self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)
                 logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
             if len(entries) > 1:
