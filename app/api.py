@@ -25,6 +25,7 @@ from app.schemas import (
     PerceiveOptions,
     PerceiveResponse,
 )
+from app.tracing import current
 
 Options = TypeVar("Options", DerainOptions, PerceiveOptions)
 Value = TypeVar("Value")
@@ -224,7 +225,7 @@ async def _read(
     request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
 ) -> Submission:
     settings = pipeline.settings
-    return await read_submission(
+    submission = await read_submission(
         content_type=request.headers.get("content-type"),
         content_encoding=request.headers.get("content-encoding"),
         content_length=_content_length(request),
@@ -233,6 +234,8 @@ async def _read(
         text_fields=text_fields,
         hold_bytes=ticket.add_bytes,
     )
+    current.get().images = len(submission.images)
+    return submission
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, Value]) -> Value:
