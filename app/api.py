@@ -225,16 +225,18 @@ async def _read(
     request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
 ) -> Submission:
     settings = pipeline.settings
-    submission = await read_submission(
-        content_type=request.headers.get("content-type"),
-        content_encoding=request.headers.get("content-encoding"),
-        content_length=_content_length(request),
-        chunks=request.stream(),
-        limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
-        text_fields=text_fields,
-        hold_bytes=ticket.add_bytes,
-    )
-    current.get().images = len(submission.images)
+    trace = current.get()
+    with trace.span("receive"):
+        submission = await read_submission(
+            content_type=request.headers.get("content-type"),
+            content_encoding=request.headers.get("content-encoding"),
+            content_length=_content_length(request),
+            chunks=request.stream(),
+            limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
+            text_fields=text_fields,
+            hold_bytes=ticket.add_bytes,
+        )
+    trace.images = len(submission.images)
     return submission
 
 

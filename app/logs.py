@@ -58,7 +58,7 @@ def log_request(trace: Trace) -> None:
     if not requests.isEnabledFor(logging.INFO):
         return
     fields: dict[str, object] = {
-        "method": trace.method,
+        "method": quote(trace.method),
         "path": quote(trace.path[:LONGEST_VALUE], errors="replace"),
         "status": trace.status,
         "duration_ms": round(1000 * trace.seconds, 1),
@@ -110,6 +110,8 @@ class ConsoleLines(logging.Formatter):
         if record.exc_info and (error := record.exc_info[1]) is not None:
             more += _cut("".join(traceback.format_exception(error))).rstrip().split("\n")
         fields = _fields(record)
+        if fields.get("route") == fields.get("path"):
+            fields.pop("route", None)
         for name in ("method", "path", "status"):  # the message says them
             fields.pop(name, None)
         known = (f" {name}={_value(value)}" for name, value in (fields | _ids(record)).items())

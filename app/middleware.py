@@ -76,7 +76,7 @@ class RequestContext:
             current.reset(token)
 
     def _tell(self, scope: Scope, trace: Trace) -> None:
-        trace.method, trace.path = scope["method"], scope["path"]
+        trace.scheme, trace.method, trace.path = scope.get("scheme", "http"), scope["method"], scope["path"]
         trace.client = scope["client"][0] if scope.get("client") else None
         trace.route = getattr(scope.get("route"), "path", None)
         trace.status = trace.status or CLIENT_CLOSED_REQUEST

@@ -44,6 +44,9 @@ FLUSH_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """How long the log is silent once it has said that the collector does not take spans."""
 
+CLOCK_SET_NS = 1_000_000
+"""By how much the clock must be off for it to have been set, and not the reading to have been disturbed."""
+
 LONGEST_MESSAGE = 200
 """Characters of an exception's message that are recorded at most."""
 
@@ -76,6 +79,7 @@ class OpenTelemetry(Tracing):
         self._scope = InstrumentationScope("tvi-derain", version("tvi-derain"))
         self._propagator = TraceContextTextMapPropagator()
         self._processor: BatchSpanProcessor | None = None
+        self._epoch_ns = 0
         # what clients send in vain, and every attempt to reach a collector, would each have a line
         logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
         logging.getLogger(OTLPSpanExporter.__module__).addFilter(_seldom)
@@ -128,6 +132,15 @@ class OpenTelemetry(Tracing):
         """64 random bits."""
         return self._ids.generate_span_id()
 
+    def epoch_ns(self) -> int:
+        """Nanoseconds since 1970 at which `time.monotonic()` was 0; the same for all spans, unless the clock
+        has been set."""
+        before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        epoch_ns = now - (before + after) // 2
+        if abs(epoch_ns - self._epoch_ns) > CLOCK_SET_NS + after - before:
+            self._epoch_ns = epoch_ns
+        return self._epoch_ns
+
     def emit(
         self,
         span: Span,
@@ -143,7 +156,7 @@ class OpenTelemetry(Tracing):
         """Queue a span for export; what does not find room is dropped.
 
         Args:
-            epoch_ns: nanoseconds since 1970 at which `time.monotonic()` was 0.
+            epoch_ns: see there.
             attributes: beside those of the span.
             error: the fixed word for what it failed with.
         """
@@ -181,7 +194,7 @@ class _RequestTrace(Trace):
         self._own = own
         self._parent = parent
         self._started = time.monotonic()
-        self._epoch_ns = _epoch_ns()
+        self._epoch_ns = tracing.epoch_ns()
         self.trace_id = format_trace_id(own.trace_id)
         self.exemplar = {"trace_id": self.trace_id} if own.trace_flags.sampled else None
         span_id = format_span_id(own.span_id)
@@ -207,6 +220,7 @@ class _RequestTrace(Trace):
             return
         method = self.method if self.method in METHODS else "_OTHER"
         attributes: dict[str, str | int] = {
+            "url.scheme": self.scheme,
             "http.request.method": method,
             "http.response.status_code": self.status,
             "http.request.body.size": self.received,
@@ -245,15 +259,11 @@ class _BatchTrace(Trace):
         error, events = None, ()
         if span.error is not None:
             error, events = type(span.error).__qualname__, (_exception(span.error),)
-        self._tracing.emit(span, self._own, None, _epoch_ns(), error=error, events=events)
+        self._tracing.emit(span, self._own, None, self._tracing.epoch_ns(), error=error, events=events)
 
 
 def _context(span: Span) -> SpanContext | None:
     return span.trace.context(span) if isinstance(span.trace, _RequestTrace) else None
-
-
-def _epoch_ns() -> int:
-    return time.time_ns() - time.monotonic_ns()
 
 
 def _exception(error: BaseException) -> Event:

@@ -110,10 +110,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A photograph, first as it came and then restored, the format of its answer, its prompt, and the seconds
-    that decoding and perceiving took."""
+    """A photograph, first as it came and then restored, its place among those of the request (from 1), the
+    format of its answer, its prompt, and the seconds that decoding and perceiving took."""
 
     photograph: Photograph
+    number: int
     image_format: ImageFormat
     prompt: str
     caption: str | None
@@ -331,7 +332,8 @@ class Pipeline:
 
     def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
         trace = current.get()
-        with trace.span("decode", image=index + 1) as stage:
+        number = index + 1
+        with trace.span("decode", image=number) as stage:
             photograph = images.decode(_take(order.images, index), self._limits)
             stage.attributes.update(
                 format=photograph.image_format.name, width=photograph.width, height=photograph.height
@@ -348,7 +350,7 @@ class Pipeline:
                 with stage.span("caption"):
                     caption = self.captioner.caption(photograph.pixels) or None
         self.metrics.observe_stage("decode", stage.seconds, trace.exemplar)
-        return _Prepared(photograph, image_format, prompt, caption, seconds=stage.seconds)
+        return _Prepared(photograph, number, image_format, prompt, caption, seconds=stage.seconds)
 
     async def _through_queue(
         self, prepared: Sequence[_Prepared], restorer: Restorer, ticket: Ticket, deadline: "Deadline"
@@ -362,11 +364,11 @@ class Pipeline:
                 payload=Job(
                     item.photograph.pixels,
                     Prompt(degradation=item.prompt, semantic=item.caption),
-                    trace.span("inference", image=index),
+                    trace.span("inference", image=item.number),
                 ),
                 deadline=deadline.at,
             )
-            for index, item in enumerate(prepared, start=1)
+            for item in prepared
         ]
         self._queue.put(entries)
         ticket.drop_pixels()
@@ -385,7 +387,7 @@ class Pipeline:
     def _encode(self, restored: _Prepared) -> RestoredFile:
         trace = current.get()
         photograph = restored.photograph
-        with trace.span("encode", format=restored.image_format.name) as stage:
+        with trace.span("encode", image=restored.number, format=restored.image_format.name) as stage:
             data = images.encode(photograph, restored.image_format)
         self.metrics.observe_stage("encode", stage.seconds, trace.exemplar)
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, stage.seconds)

@@ -79,6 +79,7 @@ class Trace:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.headers = {"X-Request-ID": request_id} if request_id else {}
+        self.scheme = ""
         self.method = ""
         self.path = ""
         self.route: str | None = None
