@@ -85,30 +85,25 @@ class RequestContext:
             self._metrics.observe_request(trace.seconds, trace.exemplar)
         log_request(trace)
         trace.end()
+        trace.error = None  # its traceback holds whatever the frames held
 
 
 class LastResort:
-    """Turns an exception that nobody caught into a 500 problem."""
+    """Turns an exception that nobody caught into a 500 problem, inside `RequestContext`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def send_noticed(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_noticed)
+            await self._app(scope, receive, send)
         except Exception as error:
             if scope["type"] != "http":
                 raise
             logger.exception("the request failed")
-            current.get().error = error
-            if started:
+            trace = current.get()
+            trace.error = error
+            if trace.status:  # the answer has begun
                 raise
             await internal_problem().response(scope["state"]["request_id"])(scope, receive, send)
 

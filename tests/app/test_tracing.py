@@ -1,15 +1,23 @@
 """Were this wrong, traces would be cut in two, name nobody's batches, or keep the service from starting."""
 
+import asyncio
+import json
+import logging
 import socket
 import sys
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import torch
+from starlette.types import Receive, Scope, Send
 
 from app.batching import BatchKey, BatchQueue
+from app.logs import JSONLines
 from app.main import create_app
+from app.metrics import Metrics
+from app.middleware import LastResort, RequestContext
 from app.otel import OpenTelemetry
 from app.settings import Settings
 from app.tracing import TracingError, is_wanted
@@ -177,10 +185,45 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
         yield collector
 
 
+def test_what_nobody_expected_is_an_error_of_its_trace_and_of_the_log(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "app")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    tracing = OpenTelemetry()
+    tracing.start()
+
+    async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ZeroDivisionError("x" * 5000)
+
+    app = RequestContext(LastResort(broken), Metrics(), tracing)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            return await client.get("/models")
+
+    response = asyncio.run(ask())
+    assert response.status_code == 500
+    (span,) = collector.trace(response.headers["traceparent"].split("-")[1]).values()
+    assert span.failed
+    assert span.attributes["error.type"] == "ZeroDivisionError"
+    assert span.events["exception"]["exception.type"] == "ZeroDivisionError"
+    assert "in broken" in str(span.events["exception"]["exception.stacktrace"])
+    assert len(str(span.events["exception"]["exception.message"])) < 300
+    failure, line = caplog.records
+    for record in (failure, line):
+        assert json.loads(JSONLines().format(record))
+    assert failure.exc_info
+    assert json.loads(JSONLines().format(line))["trace_id"] == span.trace_id
+    tracing.stop()
+
+
 def test_a_batch_that_fails_and_its_halves_are_told_with_the_requests_that_were_in_them(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     tracing = OpenTelemetry()
     tracing.start()
     sampled = [tracing.begin(f"request-{number}", headers()) for number in range(2)]
