@@ -13,6 +13,7 @@ from app.keys import Key, KeyFile
 from app.metrics import Metrics
 from app.quotas import WINDOW_SECONDS, Allowance, QuotaError, Quotas
 from app.schemas import Limit
+from app.tracing import current
 
 OPEN_PATHS = frozenset(
     {"/", "/docs", "/openapi.json", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
@@ -45,6 +46,7 @@ class Access:
         if key is None:
             await self._refuse(_unauthorized(bool(secret)), "unauthorized", scope, receive, send)
             return
+        current.get().key = key.name
         with ExitStack() as held:
             try:
                 allowance = held.enter_context(self._quotas.hold(key))

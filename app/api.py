@@ -26,6 +26,7 @@ from app.schemas import (
     PerceiveOptions,
     PerceiveResponse,
 )
+from app.tracing import current
 
 Options = TypeVar("Options", DerainOptions, PerceiveOptions)
 Value = TypeVar("Value")
@@ -226,15 +227,19 @@ async def _read(
     request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
 ) -> Submission:
     settings = pipeline.settings
-    return await read_submission(
-        content_type=request.headers.get("content-type"),
-        content_encoding=request.headers.get("content-encoding"),
-        content_length=_content_length(request),
-        chunks=request.stream(),
-        limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
-        text_fields=text_fields,
-        hold_bytes=ticket.add_bytes,
-    )
+    trace = current.get()
+    with trace.span("receive"):
+        submission = await read_submission(
+            content_type=request.headers.get("content-type"),
+            content_encoding=request.headers.get("content-encoding"),
+            content_length=_content_length(request),
+            chunks=request.stream(),
+            limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
+            text_fields=text_fields,
+            hold_bytes=ticket.add_bytes,
+        )
+    trace.images = len(submission.images)
+    return submission
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, Value]) -> Value:

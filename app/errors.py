@@ -22,6 +22,7 @@ from app.formats import (
     UnsupportedFormatError,
 )
 from app.schemas import FieldError, Limit, ProblemDetails
+from app.tracing import current
 from app.worker import RestorationError
 
 MEDIA_TYPE = "application/problem+json"
@@ -70,6 +71,7 @@ class ProblemError(Exception):
 
     def response(self, request_id: str) -> Response:
         """The answer, whose `instance` is `urn:derain:request:<request id>`."""
+        current.get().problem = self.kind
         details = ProblemDetails(
             type=f"urn:derain:problem:{self.kind}",
             title=self.kind.replace("-", " ").capitalize(),

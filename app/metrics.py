@@ -200,9 +200,13 @@ class Metrics:
         self.batch_size.observe(images)
         self.batch_pixels.observe(pixels)
 
-    def observe_stage(self, stage: str, seconds: float) -> None:
+    def observe_request(self, seconds: float, exemplar: dict[str, str] | None = None) -> None:
+        """Take the time of one `POST /derain`; `exemplar`: labels of a trace that shows one such."""
+        self.request_duration.observe(seconds, exemplar)
+
+    def observe_stage(self, stage: str, seconds: float, exemplar: dict[str, str] | None = None) -> None:
         """Take the time of one image in one stage."""
-        self.stage_duration.labels(stage).observe(seconds)
+        self.stage_duration.labels(stage).observe(seconds, exemplar)
 
     def observe_restored(self, pixels: Sequence[int], prompts: Sequence[str], seconds: float) -> None:
         """Take the images of one request: pixels and class of prompt of each, and the time that all took."""

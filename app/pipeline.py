@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from app.images import Photograph
 from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
+from app.tracing import Trace, Tracing, current
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
 from model.captioner import Captioner
 from model.perception import Perceived
@@ -108,10 +110,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A photograph, first as it came and then restored, the format of its answer, its prompt, and the seconds
-    that decoding and perceiving took."""
+    """A photograph, first as it came and then restored, its place among those of the request (from 1), the
+    format of its answer, its prompt, and the seconds that decoding and perceiving took."""
 
     photograph: Photograph
+    number: int
     image_format: ImageFormat
     prompt: str
     caption: str | None
@@ -125,6 +128,7 @@ class Pipeline:
         restorers: the loaded checkpoints by name; must hold `default_model`.
         queue: shared with the worker that `run` starts.
         captioner: says what an image shows where the client does not.
+        tracing: makes the spans of batches; those of a request go into `app.tracing.current`.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Pipeline:
         queue: RestorationQueue,
         metrics: Metrics,
         captioner: Captioner | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.restorers = restorers
@@ -150,7 +155,7 @@ class Pipeline:
             on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue
-        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
+        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch, tracing=tracing)
         self._codecs = ThreadPoolExecutor(
             settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
         )
@@ -205,8 +210,11 @@ class Pipeline:
         return restorer
 
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
-        """Call a function in a thread that decodes and encodes."""
-        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+        """Call a function in a thread that decodes and encodes, on behalf of the current request."""
+        context = copy_context()
+        return asyncio.get_running_loop().run_in_executor(
+            self._codecs, lambda: context.run(function, *arguments)
+        )
 
     async def restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
@@ -257,7 +265,7 @@ class Pipeline:
             async with asyncio.timeout(deadline.left):
                 await self._make_room([data], None, ticket)
                 photograph = await self.run(self._decode, data)
-                return await self.run(restorer.perceive, photograph.pixels)
+                return await self.run(self._perceive, restorer, photograph)
         except TimeoutError as error:
             raise DeadlineError(f"not perceived within {deadline.seconds:g} seconds") from error
 
@@ -333,32 +341,49 @@ class Pipeline:
         return sum(header.pixels for header in headers)
 
     def _decode(self, data: bytes) -> Photograph:
-        return images.decode(data, self._limits)
+        with current.get().span("decode"):
+            return images.decode(data, self._limits)
+
+    def _perceive(self, restorer: Restorer, photograph: Photograph) -> Perceived:
+        with current.get().span("perceive"):
+            return restorer.perceive(photograph.pixels)
 
     def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
-        started = time.perf_counter()
-        photograph = images.decode(_take(order.images, index), self._limits)
-        if not order.keep_metadata:
-            photograph = photograph.without_metadata()
-        image_format = order.formats[index] or heic.answer_format(photograph.image_format)
-        images.check_fits(photograph, image_format)
-        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
-        caption = order.caption
-        if caption is None and self.captioner is not None:
-            caption = self.captioner.caption(photograph.pixels) or None
-        seconds = time.perf_counter() - started
-        self.metrics.observe_stage("decode", seconds)
-        return _Prepared(photograph, image_format, prompt, caption, seconds=seconds)
+        trace = current.get()
+        number = index + 1
+        with trace.span("decode", image=number) as stage:
+            photograph = images.decode(_take(order.images, index), self._limits)
+            stage.attributes.update(
+                format=photograph.image_format.name, width=photograph.width, height=photograph.height
+            )
+            if not order.keep_metadata:
+                photograph = photograph.without_metadata()
+            image_format = order.formats[index] or heic.answer_format(photograph.image_format)
+            images.check_fits(photograph, image_format)
+            prompt, caption = order.prompt, order.caption
+            if not prompt:
+                with stage.span("perceive"):
+                    prompt = restorer.perceive(photograph.pixels).prompt
+            if caption is None and self.captioner is not None:
+                with stage.span("caption"):
+                    caption = self.captioner.caption(photograph.pixels) or None
+        self.metrics.observe_stage("decode", stage.seconds, trace.exemplar)
+        return _Prepared(photograph, number, image_format, prompt, caption, seconds=stage.seconds)
 
     async def _through_queue(
         self, prepared: Sequence[_Prepared], restorer: Restorer, ticket: Ticket, deadline: "Deadline"
     ) -> list[Restored]:
+        trace = current.get()
         entries = [
             RestorationEntry(
                 key=BatchKey(
                     restorer.name, *restorer.padded_size(item.photograph.height, item.photograph.width)
                 ),
-                payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=item.caption)),
+                payload=Job(
+                    item.photograph.pixels,
+                    Prompt(degradation=item.prompt, semantic=item.caption),
+                    trace.span("inference", image=item.number),
+                ),
                 deadline=deadline.at,
             )
             for item in prepared
@@ -371,18 +396,19 @@ class Pipeline:
             # where one failed, or the client left: the others are not needed any more, even if they run
             for entry in entries:
                 entry.abandon()
+                _record_wait(entry, trace)
         for item in restored:
-            self.metrics.observe_stage("queue", item.queue_seconds)
-            self.metrics.observe_stage("inference", item.inference_seconds)
+            self.metrics.observe_stage("queue", item.queue_seconds, trace.exemplar)
+            self.metrics.observe_stage("inference", item.inference_seconds, trace.exemplar)
         return restored
 
     def _encode(self, restored: _Prepared) -> RestoredFile:
-        started = time.perf_counter()
+        trace = current.get()
         photograph = restored.photograph
-        data = images.encode(photograph, restored.image_format)
-        seconds = time.perf_counter() - started
-        self.metrics.observe_stage("encode", seconds)
-        return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
+        with trace.span("encode", image=restored.number, format=restored.image_format.name) as stage:
+            data = images.encode(photograph, restored.image_format)
+        self.metrics.observe_stage("encode", stage.seconds, trace.exemplar)
+        return RestoredFile(data, restored.image_format, photograph.width, photograph.height, stage.seconds)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
         asked = time.perf_counter()
@@ -392,6 +418,29 @@ class Pipeline:
             return function(item)
 
         return await _all([self.run(begin, item) for item in items])
+
+
+def _record_wait(entry: RestorationEntry, trace: Trace) -> None:
+    """Record the spans of an entry for which nobody waits any more: in the queue, and on the device if it got
+    there."""
+    now = time.monotonic()
+    error = _failure(entry.reply)
+    inference = entry.payload.span
+    queue = trace.span("queue", **inference.attributes)
+    queue.started, queue.finished = entry.queued_at, entry.taken_at or now
+    if not inference.started:
+        queue.error = error
+        trace.record(queue)
+        return
+    trace.record(queue)
+    inference.finished, inference.error = inference.finished or now, error
+    trace.record(inference)
+    inference.error = None  # its traceback holds whatever the frames held
+
+
+def _failure(reply: "Future[Restored]") -> BaseException | None:
+    """Why there is no result, if there is none."""
+    return CancelledError() if reply.cancelled() or not reply.done() else reply.exception()
 
 
 def _compute_alone() -> None:

@@ -9,8 +9,10 @@ from typing import ClassVar, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import ProblemError
+from app.logs import log_request
 from app.schemas import Limit
 from app.settings import Settings
+from app.tracing import Trace
 
 HEAD_BYTES = 32 * 1024
 """Longest head of a request: its line and all header fields. Also of what else is not body: chunk extensions
@@ -174,6 +176,11 @@ class BoundedProtocol(HttpToolsProtocol):
             fields = [*self.server_state.default_headers, *response.raw_headers]
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
             self.transport.write(head + lines + b"\r\n" + bytes(response.body))
+            if not self._answering():  # else the application knows of the request, and logs it
+                trace = Trace(request_id)
+                trace.status, trace.problem = problem.status, problem.kind
+                trace.client = self.client[0] if self.client else None
+                log_request(trace)
         self.transport.close()
         self._watch_reader()
 

@@ -116,6 +116,23 @@ class Settings(BaseSettings):
         default=600.0, description="Longest wait for all of a body; beyond it 408."
     )
 
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Lines for people, or a JSON object a line."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged at least; requests are at info."
+    )
+    tracing: bool | None = Field(
+        default=None,
+        description="Send traces to an OpenTelemetry collector, see docs/tracing.md; needs the extra otel. "
+        "Unset: where OTEL_EXPORTER_OTLP_ENDPOINT names one.",
+    )
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("models", "cors_origins", "trusted_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
