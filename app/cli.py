@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from app.video_command import video
+
 if TYPE_CHECKING:
     from app.checkpoints import Checkpoint
     from app.files import Input
@@ -335,6 +337,9 @@ def key(
     else:
         err.print(f"The key of {name}, shown this once: {secret}", markup=False)
         typer.echo(entry, nl=False)
+
+
+cli.command()(video)
 
 
 def _show(table: Table) -> None:
