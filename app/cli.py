@@ -121,7 +121,7 @@ def serve(
 
     from app.keys import KeyFileError
     from app.main import create_app
-    from app.protocol import bounded_protocol
+    from app.protocol import bounded_protocol, bounded_websocket
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is not a level", param_hint="--log-level")
@@ -141,7 +141,9 @@ def serve(
         host=host,
         port=port,
         http=bounded_protocol(settings),
-        ws="none",
+        ws=bounded_websocket(settings),
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,
         log_config=None,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

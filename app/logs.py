@@ -20,8 +20,9 @@ _without_query = WithoutQuery()
 
 
 def keep_queries_out() -> None:
-    """Cut the lines of uvicorn's access log, however its handlers are configured."""
-    logging.getLogger("uvicorn.access").addFilter(_without_query)  # one that is there already is not added
+    """Cut the lines of uvicorn that name addresses, however its handlers are configured."""
+    for name in ("uvicorn.access", "uvicorn.error"):  # the latter tells of WebSockets
+        logging.getLogger(name).addFilter(_without_query)  # one that is there already is not added
 
 
 def _cut(text: str) -> str:

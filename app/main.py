@@ -13,7 +13,7 @@ import torch
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations
+from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations, stream
 from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
@@ -23,6 +23,7 @@ from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import LingeringClose, RequestContext
+from app.origins import Origins
 from app.overload import RefuseEarly
 from app.pipeline import Pipeline
 from app.protocol import bounded_protocol
@@ -98,7 +99,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.stream_places = stream.StreamPlaces(settings.max_streams)
     app.include_router(api.router)
+    app.include_router(stream.router)
     app.include_router(inference_protocol.router)
     app.include_router(api.probes)
     if settings.metrics_port is None:
@@ -125,6 +128,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, keys: Ke
         access.describe_keys(app)
     if settings.trusted_hosts:
         app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
+    app.add_middleware(Origins, allowed=settings.cors_origins)
     app.add_middleware(LingeringClose)
     app.add_middleware(RequestContext, metrics=metrics)
     if settings.cors_origins:

@@ -34,6 +34,9 @@ class RequestContext:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -59,6 +62,21 @@ class RequestContext:
             await internal_problem().response(request_id)(scope, receive, send_with_id)
         finally:
             self._count(scope, status, time.perf_counter() - started)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for a WebSocket, which is counted when it opens, or is refused."""
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {}).update(request_id=request_id, started=time.perf_counter())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                endpoint: str = getattr(scope.get("route"), "path", "unmatched")
+                self._metrics.requests.labels(endpoint, str(message.get("status", 101))).inc()
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         endpoint: str = getattr(scope.get("route"), "path", "unmatched")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.cores import usable_cores
-from app.errors import ImageProblemError, ProblemError
+from app.errors import ImageProblemError, ProblemError, bad_field
 from app.formats import ImageError, ImageFormat
 from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
@@ -44,6 +45,8 @@ class Order:
         prompt: the degradation prompt; None: perceived.
         caption: the semantic prompt; None: the captioner's, where there is one.
         model: the name of a loaded checkpoint.
+        perceive: says the degradation prompt of a picture (3, H, W); None: the model's own perception.
+        quality: of answers in formats with loss, 1 to 100; None: the service's own.
     """
 
     images: list[bytes]
@@ -52,6 +55,8 @@ class Order:
     caption: str | None
     model: str
     keep_metadata: bool = True
+    perceive: Callable[[torch.Tensor], str] | None = None
+    quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,17 @@ class Pipeline:
             )
         return restorer
 
+    def check_texts(self, *, prompt: str | None, caption: str | None) -> None:
+        """Refuse sentences that are longer than is taken.
+
+        Raises:
+            ProblemError: 422.
+        """
+        limit = self.settings.max_prompt_chars
+        for name, text in (("prompt", prompt), ("caption", caption)):
+            if len(text or "") > limit:
+                raise bad_field(name, f"is longer than {limit} characters")
+
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
         """Call a function in a thread that decodes and encodes."""
         return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
@@ -264,7 +280,7 @@ class Pipeline:
             replace(item, photograph=item.photograph.with_pixels(answer.image))
             for item, answer in zip(prepared, restored, strict=True)
         ]
-        files = await self._each(prepared, self._encode)
+        files = await self._each(prepared, partial(self._encode, quality=order.quality))
         prompts = [item.prompt for item in prepared]
         captions = [item.caption for item in prepared if item.caption]
         return Outcome(
@@ -324,7 +340,10 @@ class Pipeline:
             photograph = photograph.without_metadata()
         image_format = order.formats[index] or heic.answer_format(photograph.image_format)
         images.check_fits(photograph, image_format)
-        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
+        if order.perceive is not None:
+            prompt = order.prompt or order.perceive(photograph.pixels)
+        else:
+            prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
         caption = order.caption
         if caption is None and self.captioner is not None:
             caption = self.captioner.caption(photograph.pixels) or None
@@ -358,10 +377,10 @@ class Pipeline:
             self.metrics.observe_stage("inference", item.inference_seconds)
         return restored
 
-    def _encode(self, restored: _Prepared) -> RestoredFile:
+    def _encode(self, restored: _Prepared, *, quality: int | None) -> RestoredFile:
         started = time.perf_counter()
         photograph = restored.photograph
-        data = images.encode(photograph, restored.image_format)
+        data = images.encode(photograph, restored.image_format, quality)
         seconds = time.perf_counter() - started
         self.metrics.observe_stage("encode", seconds)
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
