@@ -71,8 +71,8 @@ class Metrics:
         )
         self.rejected = Counter(
             "derain_rejected_total",
-            "Requests turned away, for want of capacity: draining, queue, bytes, backlog, streams; or of an API key: "
-            "unauthorized, rate, concurrency.",
+            "Requests turned away, for want of capacity: draining, queue, bytes, backlog, streams; or of an "
+            "API key: unauthorized, rate, concurrency.",
             ["reason"],
             registry=self.registry,
         )

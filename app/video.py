@@ -32,6 +32,11 @@ WAITING_ITEMS = 64
 place in it, and packets none."""
 
 
+ENOUGH = 0.98
+"""Share of the frames that a file promises below which it is said that some are missing: what it says of its
+duration is often not exact."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOrder:
     """What is asked for.
@@ -133,6 +138,8 @@ def restore_video(
             raise
     if reader.broken:
         writer.notes.append(f"{reader.broken} packets could not be decoded")
+    if reader.frames is not None and run.frames < ENOUGH * reader.frames:
+        writer.notes.append(f"{reader.frames} frames were expected, and {run.frames} are there")
     return VideoSummary(
         frames=run.frames,
         width=reader.first.width,

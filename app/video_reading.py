@@ -38,6 +38,7 @@ class VideoReader:
     Attributes:
         video: the stream whose frames are given.
         first: its first frame, which tells what all are like.
+        frames: how many there are, as far as the file tells.
         broken: packets that could not be decoded so far.
 
     Raises:
@@ -58,6 +59,7 @@ class VideoReader:
         except VideoError as error:
             raise VideoError(f"{path}: {error}") from None
         self.video.thread_type = "AUTO"
+        self.frames = self._promised_frames()
         self._start = Fraction(0)
         if self.container.format.flags & Flags.ts_discont.value:
             self._start = Fraction(self.container.start_time or 0, av.time_base)
@@ -83,17 +85,6 @@ class VideoReader:
         """Frames per second, on average; None where nothing says so."""
         return self.video.average_rate or self.video.guessed_rate
 
-    @property
-    def frames(self) -> int | None:
-        """How many frames there will be, as far as the file tells."""
-        if self.video.frames:
-            return self.video.frames
-        if self.video.duration and self.rate:
-            return round(self.video.duration * self.time_base * self.rate)
-        if self.container.duration and self.rate:
-            return round(Fraction(self.container.duration, av.time_base) * self.rate)
-        return None
-
     def __iter__(self) -> "Iterator[VideoFrame | CopiedPacket]":
         """All frames and packets.
 
@@ -109,6 +100,15 @@ class VideoReader:
                     yield self._shifted(packet)
         except FFmpegError as error:
             raise VideoError(f"{self.path}: {error.strerror}") from None
+
+    def _promised_frames(self) -> int | None:
+        if self.video.frames:
+            return self.video.frames
+        if self.video.duration and self.rate:
+            return round(self.video.duration * self.time_base * self.rate)
+        if self.container.duration and self.rate:
+            return round(Fraction(self.container.duration, av.time_base) * self.rate)
+        return None
 
     def _decoded(self, packet: CopiedPacket) -> list[VideoFrame]:
         try:

@@ -110,6 +110,8 @@ class VideoWriter:
         for stream in reader.container.streams:
             if stream is reader.video:
                 self._video = self._add_video(reader)
+            elif stream.name == "bin_data" and reader.container.chapters():
+                pass  # QuickTime's track of chapters; these are written anew
             elif (copy := self._add_copy(stream)) is not None:
                 self._copies[stream.index] = copy
         try:
