@@ -83,7 +83,7 @@ async def derain(
     multipart/form-data."""
     accept = Accept(", ".join(request.headers.getlist("accept")))
     check_answerable(accept)
-    _check_texts(options, pipeline)
+    pipeline.check_texts(prompt=options.prompt, caption=options.caption)
     pipeline.restorer(options.model)
     deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
@@ -92,7 +92,7 @@ async def derain(
         submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
         pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
         options = _merge(options, submission)
-        _check_texts(options, pipeline)
+        pipeline.check_texts(prompt=options.prompt, caption=options.caption)
         restorer = pipeline.restorer(options.model)
         answer = choose_answer(accept, submission.images, options.format)
         order = Order(
@@ -205,13 +205,6 @@ def _content_length(request: Request) -> int | None:
         return int(request.headers["content-length"])
     except (KeyError, ValueError):
         return None
-
-
-def _check_texts(options: DerainOptions, pipeline: Pipeline) -> None:
-    limit = pipeline.settings.max_prompt_chars
-    for name in ("prompt", "caption"):
-        if len(getattr(options, name) or "") > limit:
-            raise bad_field(name, f"is longer than {limit} characters")
 
 
 def _merge(options: Options, submission: Submission) -> Options:

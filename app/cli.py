@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from app.video_command import video
+
 if TYPE_CHECKING:
     from app.checkpoints import Checkpoint
     from app.files import Input
@@ -122,7 +124,7 @@ def serve(
     from app import logs
     from app.keys import KeyFileError
     from app.main import create_app
-    from app.protocol import bounded_protocol
+    from app.protocol import bounded_protocol, bounded_websocket
     from app.tracing import TracingError
 
     if log_level not in (None, "debug", "info", "warning", "error"):
@@ -145,7 +147,9 @@ def serve(
         host=host,
         port=port,
         http=bounded_protocol(settings),
-        ws="none",
+        ws=bounded_websocket(settings),
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -325,6 +329,9 @@ def key(
     else:
         err.print(f"The key of {name}, shown this once: {secret}", markup=False)
         typer.echo(entry, nl=False)
+
+
+cli.command()(video)
 
 
 def _show(table: Table) -> None:

@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Scope
 
 from app.batching import AdmissionError, DeadlineError
 from app.formats import (
@@ -64,15 +63,11 @@ class ProblemError(Exception):
         self.errors = errors
         self.headers = dict(headers or {})
 
-    def answer(self, scope: Scope) -> Response:
-        """The answer to the request of this scope, in whose state its kind is left for whoever counts."""
-        scope["state"]["problem"] = self.kind
-        return self.response(scope["state"]["request_id"])
-
-    def response(self, request_id: str) -> Response:
-        """The answer, whose `instance` is `urn:derain:request:<request id>`."""
+    def details(self, request_id: str) -> ProblemDetails:
+        """The body of the answer, whose `instance` is `urn:derain:request:<request id>`; its kind is left for
+        whoever counts and logs."""
         current.get().problem = self.kind
-        details = ProblemDetails(
+        return ProblemDetails(
             type=f"urn:derain:problem:{self.kind}",
             title=self.kind.replace("-", " ").capitalize(),
             status=self.status,
@@ -82,8 +77,11 @@ class ProblemError(Exception):
             image=self.image,
             errors=self.errors,
         )
+
+    def response(self, request_id: str) -> Response:
+        """The answer."""
         return Response(
-            details.model_dump_json(exclude_none=True),
+            self.details(request_id).model_dump_json(exclude_none=True),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=self.headers,
@@ -184,7 +182,7 @@ def install(app: FastAPI) -> None:
     """Answer every exception that an endpoint or the router raises with a problem."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return problem_of(error).answer(request.scope)
+        return problem_of(error).response(request.state.request_id)
 
     async def drop(_request: Request, _error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

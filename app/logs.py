@@ -51,6 +51,12 @@ def set_up(level: str, log_format: Format) -> None:
         logging.captureWarnings(True)
     of_uvicorn = logging.getLogger("uvicorn.access")
     of_uvicorn.handlers, of_uvicorn.propagate = [], False
+    # it tells of WebSockets when they open, by their whole addresses
+    logging.getLogger("uvicorn.error").addFilter(_of_no_websocket)
+
+
+def _of_no_websocket(record: logging.LogRecord) -> bool:
+    return not isinstance(record.msg, str) or "WebSocket" not in record.msg
 
 
 def log_request(trace: Trace) -> None:

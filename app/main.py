@@ -13,7 +13,19 @@ import torch
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations, tracing
+from app import (
+    access,
+    api,
+    docs,
+    errors,
+    images,
+    inference_protocol,
+    logs,
+    openapi,
+    operations,
+    stream,
+    tracing,
+)
 from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
@@ -24,6 +36,7 @@ from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
 from app.middleware import NO_TELEMETRY, LastResort, LingeringClose, RequestContext
+from app.origins import Origins
 from app.overload import RefuseEarly
 from app.pipeline import Pipeline
 from app.protocol import bounded_protocol
@@ -109,7 +122,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
+    app.state.stream_places = stream.StreamPlaces(settings.max_streams)
     app.include_router(api.router)
+    app.include_router(stream.router)
     app.include_router(inference_protocol.router)
     app.include_router(api.probes)
     if settings.metrics_port is None:
@@ -150,6 +165,7 @@ def _add_middleware(
         access.describe_keys(app)
     if settings.trusted_hosts:
         app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
+    app.add_middleware(Origins, allowed=settings.cors_origins)
     app.add_middleware(LingeringClose)
     app.add_middleware(LastResort)
     if settings.cors_origins:

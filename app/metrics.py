@@ -171,9 +171,17 @@ class Metrics:
         )
         self.rejected = Counter(
             "derain_rejected_total",
-            "Requests turned away, for want of capacity: draining, queue, bytes, backlog; or of an API key: "
-            "unauthorized, rate, concurrency.",
+            "Requests turned away, for want of capacity: draining, queue, bytes, backlog, streams; or of an "
+            "API key: unauthorized, rate, concurrency.",
             ["reason"],
+            registry=self.registry,
+        )
+        self.streams = Gauge("derain_streams", "Open connections of WS /stream.", registry=self.registry)
+        self.stream_frames = Counter(
+            "derain_stream_frames_total",
+            "Frames that came over WS /stream, by what became of them: restored, dropped (for a newer one), "
+            "refused (for want of capacity or by a key's rate), failed.",
+            ["outcome"],
             registry=self.registry,
         )
         self.model_info = Gauge(

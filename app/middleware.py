@@ -44,12 +44,14 @@ class RequestContext:
         self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = _request_id(scope)
         traced = scope["path"] not in UNTRACED_PATHS
         trace = self._tracing.begin(request_id, scope["headers"]) if traced else Trace(request_id)
         scope.setdefault("state", {}).update(request_id=request_id, started=started)
@@ -75,19 +77,48 @@ class RequestContext:
             self._tell(scope, trace)
             current.reset(token)
 
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for a WebSocket, which is counted when it opens or is refused, and logged when it ends."""
+        started = time.perf_counter()
+        trace = Trace(_request_id(scope))
+        scope.setdefault("state", {}).update(request_id=trace.request_id, started=started)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                MutableHeaders(scope=message)["X-Request-ID"] = trace.request_id
+                trace.status = message.get("status", 101)
+                trace.route = getattr(scope.get("route"), "path", None)
+                self._metrics.requests.labels(trace.route or "unmatched", str(trace.status)).inc()
+            await send(message)
+
+        token = current.set(trace)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            trace.seconds = time.perf_counter() - started
+            trace.scheme, trace.method, trace.path = scope["scheme"], "GET", scope["path"]
+            trace.client = scope["client"][0] if scope.get("client") else None
+            log_request(trace)
+            current.reset(token)
+
     def _tell(self, scope: Scope, trace: Trace) -> None:
         trace.scheme, trace.method, trace.path = scope.get("scheme", "http"), scope["method"], scope["path"]
         trace.client = scope["client"][0] if scope.get("client") else None
         trace.route = getattr(scope.get("route"), "path", None)
         trace.status = trace.status or CLIENT_CLOSED_REQUEST
         self._metrics.requests.labels(trace.route or "unmatched", str(trace.status)).inc()
-        if problem := scope["state"].get("problem"):
-            self._metrics.problems.labels(problem).inc()
+        if trace.problem:
+            self._metrics.problems.labels(trace.problem).inc()
         if trace.route == "/derain":
             self._metrics.observe_request(trace.seconds, trace.exemplar)
         log_request(trace)
         trace.end()
         trace.error = None  # its traceback holds whatever the frames held
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class LastResort:
@@ -107,7 +138,7 @@ class LastResort:
             trace.error = error
             if trace.status:  # the answer has begun
                 raise
-            await internal_problem().answer(scope)(scope, receive, send)
+            await internal_problem().response(scope["state"]["request_id"])(scope, receive, send)
 
 
 class LingeringClose:

@@ -37,7 +37,7 @@ class RefuseEarly:
                 _check(scope)
             except AdmissionError as error:
                 scope["route"] = RefusedRoute(scope["path"])
-                await problem_of(error).answer(scope)(scope, receive, send)
+                await problem_of(error).response(scope["state"]["request_id"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

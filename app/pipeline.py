@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.cores import usable_cores
-from app.errors import ImageProblemError, ProblemError
+from app.errors import ImageProblemError, ProblemError, bad_field
 from app.formats import ImageError, ImageFormat
 from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
@@ -46,6 +47,8 @@ class Order:
         prompt: the degradation prompt; None: perceived.
         caption: the semantic prompt; None: the captioner's, where there is one.
         model: the name of a loaded checkpoint.
+        perceive: says the degradation prompt of a picture (3, H, W); None: the model's own perception.
+        quality: of answers in formats with loss, 1 to 100; None: the service's own.
     """
 
     images: list[bytes]
@@ -54,6 +57,8 @@ class Order:
     caption: str | None
     model: str
     keep_metadata: bool = True
+    perceive: Callable[[torch.Tensor], str] | None = None
+    quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,17 @@ class Pipeline:
             )
         return restorer
 
+    def check_texts(self, *, prompt: str | None, caption: str | None) -> None:
+        """Refuse sentences that are longer than is taken.
+
+        Raises:
+            ProblemError: 422.
+        """
+        limit = self.settings.max_prompt_chars
+        for name, text in (("prompt", prompt), ("caption", caption)):
+            if len(text or "") > limit:
+                raise bad_field(name, f"is longer than {limit} characters")
+
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
         """Call a function in a thread that decodes and encodes, on behalf of the current request."""
         context = copy_context()
@@ -285,7 +301,7 @@ class Pipeline:
             replace(item, photograph=item.photograph.with_pixels(answer.image))
             for item, answer in zip(prepared, restored, strict=True)
         ]
-        files = await self._each(prepared, self._encode)
+        files = await self._each(prepared, partial(self._encode, quality=order.quality))
         self.metrics.observe_restored(
             [file.width * file.height for file in files],
             ["given" if order.prompt else PROMPTS[item.prompt] for item in prepared],
@@ -363,7 +379,8 @@ class Pipeline:
             prompt, caption = order.prompt, order.caption
             if not prompt:
                 with stage.span("perceive"):
-                    prompt = restorer.perceive(photograph.pixels).prompt
+                    pixels = photograph.pixels
+                    prompt = order.perceive(pixels) if order.perceive else restorer.perceive(pixels).prompt
             if caption is None and self.captioner is not None:
                 with stage.span("caption"):
                     caption = self.captioner.caption(photograph.pixels) or None
@@ -402,11 +419,11 @@ class Pipeline:
             self.metrics.observe_stage("inference", item.inference_seconds, trace.exemplar)
         return restored
 
-    def _encode(self, restored: _Prepared) -> RestoredFile:
+    def _encode(self, restored: _Prepared, *, quality: int | None) -> RestoredFile:
         trace = current.get()
         photograph = restored.photograph
         with trace.span("encode", image=restored.number, format=restored.image_format.name) as stage:
-            data = images.encode(photograph, restored.image_format)
+            data = images.encode(photograph, restored.image_format, quality)
         self.metrics.observe_stage("encode", stage.seconds, trace.exemplar)
         return RestoredFile(data, restored.image_format, photograph.width, photograph.height, stage.seconds)
 

@@ -82,6 +82,18 @@ class Settings(BaseSettings):
         default=0, description="Threads that decode and encode; 0: one per CPU core."
     )
 
+    max_streams: NonNegativeInt = Field(
+        default=32,
+        description="Most connections of WS /stream; beyond it 503. Each may hold three frames of "
+        "max_frame_bytes besides those that max_inflight_bytes counts.",
+    )
+    max_frame_bytes: PositiveInt = Field(
+        default=8 * MIB, description="Largest encoded frame of WS /stream, bytes."
+    )
+    stream_idle_seconds: PositiveFloat = Field(
+        default=60.0, description="How long a connection of WS /stream may send no frame."
+    )
+
     api_keys_file: Path | None = Field(
         default=None,
         description="TOML file of API keys, see app/keys.py; unset: whoever gets here may use it.",
