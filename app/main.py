@@ -13,7 +13,7 @@ import torch
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations
+from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations, page
 from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
@@ -104,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.metrics_port is None:
         app.include_router(api.scraping)
     app.include_router(docs.router)
+    app.include_router(page.router)
     errors.install(app)
     openapi.install(app)
     _add_middleware(app, settings, metrics, keys)
