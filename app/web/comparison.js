@@ -2,6 +2,7 @@
 
 const MOST_ENLARGED = 2; // CSS pixels for a pixel of the picture, where it is fitted
 const REVEAL_MS = 900;
+const SLACK = 6; // CSS pixels that a finger moves before it drags
 
 /**
  * `zoom` is "fit" or a factor of device pixels to pixels. Fitted, a drag anywhere moves the divider; zoomed,
@@ -13,13 +14,17 @@ export class Comparison {
   #size = { width: 0, height: 0 };
   #divided = false;
   #loading = 0;
+  #held = false; // somebody has moved the divider since it was last drawn by itself
 
   constructor({ stage, viewport, canvas, before, after, controls, divider, line, handle, onZoom }) {
     Object.assign(this, { stage, viewport, canvas, before, after, controls, divider, line, onZoom });
     new ResizeObserver(() => this.#layOut()).observe(viewport);
     viewport.addEventListener("scroll", () => this.#divide(), { passive: true });
     viewport.addEventListener("dblclick", (event) => this.#toggleZoom(event));
-    divider.addEventListener("input", () => this.#moveTo(divider.valueAsNumber));
+    divider.addEventListener("input", () => {
+      this.#held = true;
+      this.#moveTo(divider.valueAsNumber);
+    });
     this.#drag(viewport, (event) => {
       if (this.#zoom === "fit") this.#follow(event);
       else if (event.type === "pointermove" && event.pointerType === "mouse") {
@@ -53,7 +58,11 @@ export class Comparison {
         );
       }),
     );
-    if (mine !== this.#loading || !decoded.every(Boolean)) return false;
+    if (mine !== this.#loading) return false;
+    if (!decoded.every(Boolean)) {
+      this.clear();
+      return false;
+    }
     if (!before) this.before.removeAttribute("src");
     if (!after) this.after.removeAttribute("src");
     this.before.hidden = !before;
@@ -66,6 +75,7 @@ export class Comparison {
     this.viewport.classList.toggle("divided", this.#divided);
     this.#layOut();
     if (reveal && this.#divided) this.#reveal();
+    else this.#moveTo(this.#share);
     return true;
   }
 
@@ -164,21 +174,27 @@ export class Comparison {
   }
 
   #drag(element, move) {
-    let dragged = false;
+    let from = null; // where the pointer went down
+    let moved = false;
     element.addEventListener("pointerdown", (event) => {
       if (!this.#divided || event.button !== 0) return;
-      dragged = true;
-      this.#interrupted = true;
+      this.#held = true;
       element.setPointerCapture(event.pointerId);
-      if (event.pointerType === "mouse") move(event);
+      from = event.clientX;
+      moved = event.pointerType === "mouse";
+      if (moved) move(event);
     });
-    element.addEventListener("pointermove", (event) => dragged && move(event));
-    // a tap; what the browser takes for scrolling ends in pointercancel instead
-    element.addEventListener("pointerup", (event) => dragged && event.pointerType !== "mouse" && move(event));
-    for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, () => (dragged = false));
+    element.addEventListener("pointermove", (event) => {
+      // a finger may be about to scroll the page instead: the browser then sends pointercancel
+      moved ||= from !== null && Math.abs(event.clientX - from) > SLACK;
+      if (from !== null && moved) move(event);
+    });
+    element.addEventListener("pointerup", (event) => {
+      if (from !== null && event.pointerType !== "mouse") move(event); // a tap, too
+      from = null;
+    });
+    element.addEventListener("pointercancel", () => (from = null));
   }
-
-  #interrupted = false;
 
   /** Draw the divider from the right to the middle, unless it is taken hold of or motion is unwelcome. */
   #reveal() {
@@ -188,9 +204,9 @@ export class Comparison {
     }
     const started = performance.now();
     const mine = this.#loading;
-    this.#interrupted = false;
+    this.#held = false;
     const draw = (now) => {
-      if (this.#interrupted || mine !== this.#loading) return;
+      if (this.#held || mine !== this.#loading) return;
       const passed = Math.min(1, Math.max(0, now - started) / REVEAL_MS);
       this.#moveTo(50 + 50 * (1 - passed) ** 3);
       if (passed < 1) requestAnimationFrame(draw);

@@ -37,10 +37,15 @@ export function listen({ take, refuse }) {
   get("samples").addEventListener("click", async ({ target }) => {
     const address = target.closest("[data-sample]")?.dataset.sample;
     if (!address) return;
-    const response = await fetch(address);
     const name = address.split("/").at(-1);
-    // always the same, so that it is known when pressed again
-    take([new File([await response.blob()], name, { type: "image/jpeg", lastModified: 0 })]);
+    try {
+      const response = await fetch(address);
+      if (!response.ok) throw new TypeError(`${name} was answered ${response.status}`);
+      // always the same, so that it is known when pressed again
+      take([new File([await response.blob()], name, { type: "image/jpeg", lastModified: 0 })]);
+    } catch {
+      refuse("The sample cannot be had: the service cannot be reached.");
+    }
   });
 }
 

@@ -12,7 +12,7 @@ import { Stage } from "./stage.js";
 const get = (id) => document.getElementById(id);
 
 const session = new Session();
-const stage = new Stage(session, { announce });
+const stage = new Stage(session, { announce, onShown: () => panel.render(stage.comparison.size) });
 const panel = new Panel(session, { announce });
 const history = new History(session);
 const announced = new Map(); // job -> the state that was told last
@@ -48,11 +48,13 @@ session.addEventListener("change", ({ detail: job }) => {
   // what had the focus may be gone
   if (focused?.closest("[hidden]")) get("work").focus({ preventScroll: true });
 });
-session.addEventListener("shown", () => panel.render(stage.comparison.size));
 
 listen({
-  take: (files) => session.add(files, sentence()),
-  refuse: announce,
+  take: (files) => {
+    get("refusal").textContent = "";
+    session.add(files, sentence());
+  },
+  refuse: (text) => (get("refusal").textContent = text),
 });
 
 function sentence() {

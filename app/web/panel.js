@@ -1,9 +1,8 @@
 // What there is to know about a result: what was seen and how surely, where the time went, the command.
 
 import { command } from "./curl.js";
-import { bytes } from "./problems.js";
 import { FORMATS, formatOf } from "./pictures.js";
-import { words } from "./problems.js";
+import { bytes, words } from "./problems.js";
 import { hasKey } from "./service.js";
 
 const get = (id) => document.getElementById(id);
@@ -25,6 +24,8 @@ const GROUPS = [
 const NAMES = { left: "to the left", right: "to the right", vertical: "straight down" };
 
 export class Panel {
+  #perception = null;
+
   constructor(session, { announce }) {
     this.session = session;
     get("perceive").addEventListener("click", () => session.perceive(session.current));
@@ -39,10 +40,11 @@ export class Panel {
   /** Show what there is about the session's current job, of this size in pixels. */
   render(size) {
     const job = this.session.current;
-    get("panel").hidden = job.state !== "done";
-    if (job.state !== "done") return;
+    get("panel").hidden = false;
+    get("findings").hidden = job.state !== "done";
     get("name").textContent = job.name;
-    get("facts").textContent = facts(job, size);
+    get("facts").replaceChildren(...facts(job, size).map((fact) => element("li", fact)));
+    if (job.state !== "done") return;
     get("said-title").textContent = job.prompt ? "What you asked" : "What it saw";
     get("said").textContent = job.answer.prompt;
     this.#renderPerception(job.perception);
@@ -50,7 +52,10 @@ export class Panel {
     get("curl").textContent = command(job);
   }
 
-  #renderPerception({ state, scores, problem }) {
+  #renderPerception(perception) {
+    if (perception === this.#perception) return; // what was unfolded stays so
+    this.#perception = perception;
+    const { state, scores, problem } = perception;
     get("perceive").hidden = !["unknown", "failed"].includes(state);
     get("perceive").textContent = this.session.current.prompt ? "What does it see?" : "How sure is it?";
     const found = get("perception");
@@ -82,16 +87,12 @@ export class Panel {
 }
 
 function facts(job, { width, height }) {
-  const came = FORMATS[job.kind]?.name;
-  const restored = formatOf(job.answer.type)?.name;
-  return [
-    width ? `${width} × ${height}` : "",
-    `${came} ${bytes(job.file.size)}`,
-    `restored ${restored} ${bytes(job.answer.blob.size)}`,
-    job.answer.model,
-  ]
-    .filter(Boolean)
-    .join(" · ");
+  const found = [`${FORMATS[job.kind]?.name ?? ""} ${bytes(job.file.size)}`];
+  if (width) found.unshift(`${width} × ${height}`);
+  if (job.state === "done") {
+    found.push(`restored ${formatOf(job.answer.type)?.name ?? ""} ${bytes(job.answer.blob.size)}`, job.answer.model);
+  }
+  return found;
 }
 
 /** The likeliest of each group, and all of them to unfold. */

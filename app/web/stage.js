@@ -8,13 +8,13 @@ import { hasKey, useKey } from "./service.js";
 const get = (id) => document.getElementById(id);
 
 export class Stage {
-  #shown = null; // the job whose pictures are shown, and in which state
+  #shown = null; // {job, wanted}: of which job what is shown
   #restored = null; // object URL of the restored picture
   #countdown = 0;
 
-  constructor(session, { announce }) {
-    this.session = session;
-    this.announce = announce;
+  /** `onShown` is called when pictures of the current job have come to be shown. */
+  constructor(session, { announce, onShown }) {
+    Object.assign(this, { session, announce, onShown });
     this.comparison = new Comparison({
       stage: get("stage"),
       viewport: get("viewport"),
@@ -49,14 +49,21 @@ export class Stage {
     this.#renderProgress(job);
     this.#renderProblem(job);
     get("toolbar").hidden = job.state !== "done";
-    const state = job.running && job.shown !== false ? "running" : job.state;
-    if (this.#shown?.job === job && this.#shown.state === state) return;
-    const reveal = this.#shown?.job === job && job.state === "done";
-    this.#shown = { job, state };
+    let wanted = "nothing";
+    if (job.state === "done") wanted = "comparison";
+    else if (job.running && job.shown) wanted = "photograph";
+    if (this.#shown?.job === job && this.#shown.wanted === wanted) return;
+    const reveal = this.#shown?.job === job;
+    this.#shown = { job, wanted };
     get("note").hidden = true;
-    if (job.state === "done") this.#compare(job, reveal);
-    else if (job.running && job.shown !== false) this.comparison.show(job.url, null, { name: job.name });
+    if (wanted === "comparison") this.#compare(job, reveal);
+    else if (wanted === "photograph") this.#preview(job);
     else this.comparison.clear();
+  }
+
+  async #preview(job) {
+    await this.comparison.show(job.url, null, { name: job.name });
+    if (this.session.current === job) this.onShown(job);
   }
 
   async #compare(job, reveal) {
@@ -67,7 +74,7 @@ export class Stage {
     if (previous) URL.revokeObjectURL(previous);
     if (this.session.current !== job) return;
     this.#note(job, shown);
-    this.session.dispatchEvent(new CustomEvent("shown", { detail: job }));
+    this.onShown(job);
   }
 
   /** What there is to say about what is, or is not, to be seen. */
