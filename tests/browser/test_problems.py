@@ -83,7 +83,7 @@ class TestKeys:
         large = tmp_path / "large.png"
         large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300_000))
         page.set_input_files("#files", large)
-        title(page, "This file is too large")
+        title(page, "This photograph is too large")
         expect(page.locator("#problem-text")).to_contain_text("At most 200 kB")
 
     def test_a_large_upload_that_is_refused_before_its_end_is_told_of(
@@ -104,7 +104,7 @@ class TestBusy:
         page = visit(strict_url)
         page.set_input_files("#files", CAT)
         page.get_by_label("API key").fill(key_file[1])
-        wide = write(Image.linear_gradient("L").resize((2800, 2800)).convert("RGB"), "wide.jpg", quality=50)
+        wide = write(Image.linear_gradient("L").resize((2000, 2000)).convert("RGB"), "wide.jpg", quality=50)
         form = {
             "content": wide.read_bytes(),
             "headers": {"Authorization": f"Bearer {key_file[1]}", "Content-Type": "image/jpeg"},
