@@ -46,6 +46,7 @@ export class Comparison {
    */
   async show(before, after, { name, reveal = false }) {
     const mine = ++this.#loading;
+    this.stage.ariaBusy = "true";
     this.before.alt = before ? `${name}, as it was` : "";
     this.after.alt = after ? `${name}, restored` : "";
     const images = [before && [this.before, before], after && [this.after, after]].filter(Boolean);
@@ -59,6 +60,7 @@ export class Comparison {
       }),
     );
     if (mine !== this.#loading) return false;
+    this.stage.ariaBusy = "false";
     if (!decoded.every(Boolean)) {
       this.clear();
       return false;
@@ -82,6 +84,7 @@ export class Comparison {
   /** Show nothing. */
   clear() {
     this.#loading++;
+    this.stage.ariaBusy = "false";
     for (const image of [this.before, this.after]) {
       image.removeAttribute("src");
       image.hidden = true;

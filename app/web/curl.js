@@ -11,7 +11,7 @@ export function quote(text) {
 /** The command that restores the photograph of a job as it was restored; the key comes from $DERAIN_KEY. */
 export function command(job) {
   const { prompt, format } = job.asked;
-  // within a form, curl ends a file's name at , and ; unless it is quoted; ./ keeps a leading - from being stdin
+  // within a form, curl ends the name of a file at , and ; unless it is quoted
   const name = job.name.replaceAll("\\", "\\\\").replaceAll('"', '\\"');
   const parts = [`curl --fail-with-body -F ${quote(`image=@"${name}"`)}`];
   if (prompt) parts.push(`--form-string ${quote(`prompt=${prompt}`)}`); // -F would read a file for @ and <

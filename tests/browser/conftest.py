@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app.keys import append_entry, entry_of, new_secret
 from app.main import create_app
@@ -17,7 +17,7 @@ from app.settings import Settings
 from tests.servers import program
 from tests.service.conftest import running
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 180_000
 """For everything that is waited for; machines that test may be busy."""
 
 FLAGS = (
@@ -41,6 +41,14 @@ CAT = RAINY / "cat-moderate-rain.jpg"
 COFFEE = RAINY / "coffee-heavy-rain.jpg"
 
 Open = Callable[..., Page]
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def restored(page: Page) -> None:
+    """Wait until the current photograph is restored and compared."""
+    expect(page.locator("#download")).to_be_visible()
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +79,7 @@ def strict_url(key_file: tuple[Path, str]) -> Generator[str]:
 def chromium() -> Generator[Browser]:
     path = program("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=list(FLAGS), timeout=PATIENCE_MS
-        )
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -104,7 +110,9 @@ def visit(chromium: Browser) -> Generator[Open]:
 
     yield visit
     own = {host for _, host in pages}
-    strangers = [url for url in asked if not url.startswith(("blob:", "data:")) and urlsplit(url).netloc not in own]
+    strangers = [
+        url for url in asked if not url.startswith(("blob:", "data:")) and urlsplit(url).netloc not in own
+    ]
     violations = [violation for page, _ in pages for violation in page.evaluate("window.violations")]
     for context in contexts:
         context.close()
@@ -123,4 +131,3 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-

@@ -16,19 +16,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import CAT, COFFEE, PATIENCE_MS, Open
-
-expect.set_options(timeout=PATIENCE_MS)
+from tests.browser.conftest import CAT, COFFEE, Open, restored
 
 Write = Callable[..., Path]
 
 
 def title(page: Page, text: str | re.Pattern[str]) -> None:
     expect(page.get_by_role("alert").locator("#problem-title")).to_have_text(text)
-
-
-def restored(page: Page) -> None:
-    expect(page.locator("#download")).to_be_visible()
 
 
 class TestFiles:

@@ -40,7 +40,9 @@ def test_it_names_no_other_host_and_all_its_files_are_here(client: httpx.Client)
             text = path.read_text("utf-8")
             assert not re.search(r"https?://|[\"'(]//", text), name
             around = f"static/{VERSION}/{name}".rpartition("/")[0]
-            linked += [f"{around}/{other}" for other in re.findall(r'(?:from|url\()\s*"(?:\./)?([^"]+)"', text)]
+            linked += [
+                f"{around}/{other}" for other in re.findall(r'(?:from|url\()\s*"(?:\./)?([^"]+)"', text)
+            ]
     for address in linked:
         assert not address.startswith(("/", "http")), "it works below any path"
         assert client.get(f"/{address}").status_code == 200, address
@@ -69,7 +71,9 @@ def test_browsers_keep_the_files_for_good_and_ask_for_the_page(client: httpx.Cli
     assert client.get("/static/0123456789ab/main.js").headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", ["index.html", "fonts/LICENSE", "none.js", "..%2fpage.py", "%2e%2e/%2e%2e/api.py"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "fonts/LICENSE", "none.js", "..%2fpage.py", "%2e%2e/%2e%2e/api.py"]
+)
 def test_no_other_file_can_be_had(client: httpx.Client, name: str) -> None:
     answer = client.get(f"/static/{VERSION}/{name}")
     assert answer.status_code == 404
@@ -98,14 +102,23 @@ def test_nothing_of_it_is_counted_under_what_a_client_chose(client: httpx.Client
 
 def test_the_network_has_learned_what_every_suggested_sentence_means(client: httpx.Client) -> None:
     page = client.get("/").text
-    suggested = re.findall(r'<option value="([^"]+ [^"]+)">', page) + re.findall(r'class="say">([^<]+)<', page)
+    suggested = re.findall(r'<option value="([^"]+ [^"]+)">', page) + re.findall(
+        r'class="say">([^<]+)<', page
+    )
     assert len(suggested) > 10
     described = {
         canonical(Attributes("rain", density, direction))
         for density in ("light", "moderate", "heavy")
         for direction in ("left", "vertical", "right")
     }
-    instructed = {*PLAIN, *LIGHTLY, *COMPLETELY, *RAIN_ONLY, *UNCHANGED, *(f"{text} and the haze" for text in PLAIN)}
+    instructed = {
+        *PLAIN,
+        *LIGHTLY,
+        *COMPLETELY,
+        *RAIN_ONLY,
+        *UNCHANGED,
+        *(f"{text} and the haze" for text in PLAIN),
+    }
     assert set(suggested) <= described | instructed
 
 
