@@ -16,6 +16,7 @@ const stage = new Stage(session, { announce, onShown: () => panel.render(stage.c
 const panel = new Panel(session, { announce });
 const history = new History(session);
 const announced = new Map(); // job -> the state that was told last
+let looked = null; // the job that was looked at last
 
 /** Tell those who do not see it. */
 function announce(text) {
@@ -44,6 +45,11 @@ session.addEventListener("change", ({ detail: job }) => {
     stage.render();
     panel.render(stage.comparison.size);
     get("format").options[0].textContent = `As it came${job.kind ? ` (${FORMATS[job.kind].name})` : ""}`;
+  }
+  if (looked !== session.current) {
+    looked = session.current;
+    // it may have been called from the thumbnails, far below
+    if (get("work").getBoundingClientRect().top < 0) get("work").scrollIntoView();
   }
   // what had the focus may be gone
   if (focused?.closest("[hidden]")) get("work").focus({ preventScroll: true });

@@ -88,7 +88,7 @@ export class Stage {
       text = `This browser does not show ${came}, so there is no “before” here, and the restored photograph is
         shown as ${restored}. It is downloaded in the format chosen.`;
     }
-    if (sawNone) text = `It saw no rain, so the photograph came back as it was. ${text}`;
+    if (sawNone) text = `It saw no rain, and left the photograph as it was, or nearly so. ${text}`;
     get("note-text").textContent = text;
     get("anyway").hidden = !sawNone;
     get("note").hidden = !text;

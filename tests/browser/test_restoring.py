@@ -107,6 +107,7 @@ class TestWaysIn:
         expect(page.locator("#name")).to_have_text(CAT.name)
         page.get_by_role("button", name=re.compile(f"^{COFFEE.name}")).click()
         expect(page.locator("#name")).to_have_text(COFFEE.name)
+        page.wait_for_function("() => document.getElementById('work').getBoundingClientRect().top >= 0")
 
     def test_a_folder_that_is_dropped_is_refused_in_words(
         self, visit: Open, service_url: str, tmp_path: Path
