@@ -98,7 +98,7 @@ class TestBusy:
         page = visit(strict_url)
         page.set_input_files("#files", CAT)
         page.get_by_label("API key").fill(key_file[1])
-        wide = write(Image.linear_gradient("L").resize((2000, 2000)).convert("RGB"), "wide.jpg", quality=50)
+        wide = write(Image.linear_gradient("L").resize((1800, 1800)).convert("RGB"), "wide.jpg", quality=50)
         form = {
             "content": wide.read_bytes(),
             "headers": {"Authorization": f"Bearer {key_file[1]}", "Content-Type": "image/jpeg"},
@@ -108,6 +108,7 @@ class TestBusy:
         other = threading.Thread(target=httpx.post, args=[f"{strict_url}/derain"], kwargs=form)
         other.start()
         while "derain_backlog_seconds 0.0" in httpx.get(f"{strict_url}/metrics").text:
+            assert other.is_alive(), "it was refused, or restored too soon"
             time.sleep(0.02)
         page.get_by_role("button", name="Use this key").click()
         title(page, "The service is busy")
