@@ -19,9 +19,9 @@ from app.tracing import current
 OPEN_PATHS = frozenset(
     {"/", "/docs", "/openapi.json", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
-OPEN_PREFIX = "/docs/"
-"""What needs no key: the page, the documentation with its files, probes and metrics. All else does, also what
-does not exist."""
+OPEN_PREFIXES = ("/static/", "/docs/")
+"""What needs no key: the page and the documentation with their files, probes and metrics. All else does, also
+what does not exist."""
 
 
 KEY_PROTOCOL = "derain.key."
@@ -85,7 +85,7 @@ class Access:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
 def describe_keys(app: FastAPI) -> None:

@@ -23,6 +23,7 @@ from app import (
     logs,
     openapi,
     operations,
+    page,
     stream,
     tracing,
 )
@@ -130,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.metrics_port is None:
         app.include_router(api.scraping)
     app.include_router(docs.router)
+    app.include_router(page.router)
     errors.install(app)
     openapi.install(app)
     _add_middleware(app, settings, metrics, traces, keys)
