@@ -363,7 +363,7 @@ def _settings() -> "Settings":
 def _checkpoints(settings: "Settings") -> "tuple[list[Checkpoint], str]":
     """The checkpoints that the settings name and which is the default, or an explanation of what is wrong."""
     from app.checkpoints import default_model, device_type, inspect
-    from model.weights import CheckpointError, available
+    from model.checkpoint_folders import CheckpointError, available
 
     names = settings.models or tuple(available(settings.weights_dir))
     try:
@@ -385,9 +385,9 @@ def _inputs(paths: list[Path]) -> "list[Input]":
 def _restorer(settings: "Settings", name: str | None, device: str | None) -> "Restorer":
     """The restorer of this name, else the default one, or an explanation of why it cannot be had."""
     from app.checkpoints import default_model, device_type
+    from model.checkpoint_folders import CheckpointError, available
     from model.memory import keep_freed_memory
     from model.restorer import Restorer
-    from model.weights import CheckpointError, available
 
     device = device or settings.device
     if settings.keep_freed_memory:
