@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import torch
+from torch import Tensor
 
 from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
@@ -22,7 +22,7 @@ from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.tracing import Trace, Tracing, current
-from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
 from model.captioner import Captioner
 from model.perception import Perceived
 from model.prompts import Prompt
@@ -57,7 +57,7 @@ class Order:
     caption: str | None
     model: str
     keep_metadata: bool = True
-    perceive: Callable[[torch.Tensor], str] | None = None
+    perceive: Callable[[Tensor], str] | None = None
     quality: int | None = None
 
 
@@ -162,7 +162,7 @@ class Pipeline:
         self._queue = queue
         self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch, tracing=tracing)
         self._codecs = ThreadPoolExecutor(
-            settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
+            settings.codec_threads or usable_cores(), "codec", initializer=compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
         metrics.inflight_images.set_function(lambda: self.admission.images)
@@ -458,12 +458,6 @@ def _record_wait(entry: RestorationEntry, trace: Trace) -> None:
 def _failure(reply: "Future[Restored]") -> BaseException | None:
     """Why there is no result, if there is none."""
     return CancelledError() if reply.cancelled() or not reply.done() else reply.exception()
-
-
-def _compute_alone() -> None:
-    """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
-    torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
-    torch.set_num_threads(1)
 
 
 def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:

@@ -23,6 +23,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from app.cli.loading import choose_model, load_restorer, load_settings
+from app.cli.options import AsJSON, Device, Model, Overwrite
+from app.cli.terminal import err, out
+
 
 def video(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A video.", exists=True, dir_okay=False)],
@@ -36,9 +40,7 @@ def video(
         str | None, typer.Option(help="What is wrong with the video; else it is perceived for each scene.")
     ] = None,
     caption: Annotated[str | None, typer.Option(help="What the video shows.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A name that `derain models` lists; else the default model.")
-    ] = None,
+    model: Model = None,
     codec: Annotated[
         str | None, typer.Option(help="h264, hevc or av1; else the input's where OUT can hold it.")
     ] = None,
@@ -48,33 +50,31 @@ def video(
             min=0, help="Constant quality, lower is better: of h264 18, of hevc 20, of av1 24 unless given."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...; else DERAIN_DEVICE.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Take the rain out of a video. Sound, subtitles, times, rotation and colour description stay.
 
     OUT appears when it is whole. Interrupted, the command leaves nothing behind, and begins anew the next
     time.
     """
-    from app.cli import _failure, _restorer, _settings, err, out  # pyright: ignore[reportPrivateUsage]
-
     try:
         from app.video import VideoError, VideoOrder, restore_video
         from app.video_writing import available_codecs
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
-        raise _failure("derain video needs PyAV: pip install 'tvi-derain[video]'") from None
+        raise SystemExit("derain video needs PyAV: pip install 'tvi-derain[video]'") from None
 
     if codec is not None and codec not in available_codecs():
         raise typer.BadParameter(
             f"{codec!r} is none of {', '.join(available_codecs())}", param_hint="--codec"
         )
     order = VideoOrder(prompt=prompt, caption=caption, codec=codec, crf=crf, overwrite=overwrite)
-    restorer = _restorer(_settings(), model, device)
+    settings = load_settings()
+    device = device or settings.device
+    restorer = load_restorer(settings, choose_model(settings, model, device), device)
     with _leaving_on_signals(), _progress(err) as progress:
         task = progress.add_task("restoring", total=None)
         try:
@@ -86,7 +86,7 @@ def video(
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         except VideoError as error:
-            raise _failure(str(error)) from None
+            raise SystemExit(str(error)) from None
     if as_json:
         described = {
             "input": str(source),
