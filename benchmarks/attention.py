@@ -129,8 +129,8 @@ def draw(
 FONT = 'font-family="system-ui, sans-serif" font-size="14"'
 
 STYLE = (
-    "<style>.d-name{fill:var(--ink)}.d-title{fill:var(--ink);font-weight:600}.d-note{fill:var(--muted)}"
-    ".d-end{text-anchor:end}.d-small{font-size:12px}.d-map{image-rendering:pixelated}</style>"
+    "<style>.m-name{fill:var(--ink)}.m-title{fill:var(--ink);font-weight:600}.m-note{fill:var(--muted)}"
+    ".m-end{text-anchor:end}.m-small{font-size:12px}.m-map{image-rendering:pixelated}</style>"
 )
 
 
@@ -152,11 +152,11 @@ def _image(left: float, top: float, width: float, height: float, pixels: NDArray
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=78)
     data = base64.b64encode(buffer.getvalue()).decode()
     box = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<image class="d-map" {box} href="data:image/jpeg;base64,{data}"/>'
+    return f'<image class="m-map" {box} href="data:image/jpeg;base64,{data}"/>'
 
 
 def _text(left: float, top: float, text: str, kinds: str) -> str:
-    classes = " ".join(f"d-{kind}" for kind in kinds.split())
+    classes = " ".join(f"m-{kind}" for kind in kinds.split())
     return f'<text x="{left:.1f}" y="{top:.1f}" class="{classes}">{html.escape(text)}</text>'
 
 

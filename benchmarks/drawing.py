@@ -26,6 +26,9 @@ COLOURS = {
 
 PAPER, INK, MUTED, LINE, QUIET, ACCENT, SOFT, WARM = (light for light, _ in COLOURS.values())
 
+NUMBERED = re.compile(r' id="[A-Za-z.0-9]+_\d+"')
+"""Names that matplotlib gives to groups and nothing refers to; several drawings in a page would share them."""
+
 FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 
@@ -53,7 +56,6 @@ def style() -> Generator[None]:
         "font.size": 9,
         "legend.frameon": False,
         "svg.fonttype": "none",
-        "svg.hashsalt": "tvi-derain",
         "text.color": INK,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
@@ -67,12 +69,14 @@ def style() -> Generator[None]:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a figure as an SVG whose colours are variables, and close it."""
+    import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     written = StringIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with mpl.rc_context({"svg.hashsalt": file.stem}):  # names of its own: several drawings may share a page
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    svg = FONT.sub("system-ui, sans-serif", written.getvalue())
+    svg = FONT.sub("system-ui, sans-serif", NUMBERED.sub("", written.getvalue()))
     for name, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{name})")
     svg = re.sub(r"(<svg\b[^>]*>)", lambda start: start[0] + alone(), svg, count=1)

@@ -25,4 +25,4 @@ def page() -> str:
         cli.add_commands(cli.cli, entry_points(group=cli.COMMANDS))
     command = typer.main.get_command(cli.cli)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="derain", indent=1)
-    return PAGE + HEADING.sub(r"\1`\2`", text)
+    return PAGE + HEADING.sub(r"\1\2", text)

@@ -13,6 +13,8 @@ ALONE = re.compile(r'<style class="alone">.*?</style>', re.DOTALL)
 
 PROLOGUE = re.compile(r"^.*?(?=<svg\b)", re.DOTALL)
 
+STYLE = re.compile(r"(<style[^>]*>)(.*?)(</style>)", re.DOTALL)
+
 
 def inlined(page: str, url: str, files: Files) -> str:
     """The HTML of the page at `url` with its drawings inside it, each named by its alternative text."""
@@ -24,7 +26,10 @@ def inlined(page: str, url: str, files: Files) -> str:
             return image[0]
         svg = ALONE.sub("", PROLOGUE.sub("", file.content_string, count=1))
         label = html.escape(html.unescape(image["alt"]), quote=True)
-        svg = svg.replace("<svg ", f'<svg class="drawing" role="img" aria-label="{label}" ', 1)
+        name = f"drawing-{posixpath.basename(path).removesuffix('.svg')}"
+        # its rules hold for itself, not for the page and the other drawings
+        svg = STYLE.sub(rf"\1#{name}{{\2}}\3", svg)
+        svg = svg.replace("<svg ", f'<svg id="{name}" class="drawing" role="img" aria-label="{label}" ', 1)
         return f'<span class="drawing-frame" tabindex="0">{svg}</span>'
 
     return IMAGE.sub(drawing, page)

@@ -2,7 +2,6 @@
 
 import json
 from functools import cache
-from http import HTTPStatus
 from typing import Any
 
 from app.main import create_app
@@ -18,6 +17,8 @@ Every error is a problem ([ProblemDetails](#problemdetails), RFC 9457): `type` i
 says what to do about it, `limit` which limit was hit, if one was. Every answer carries `X-Request-ID`.
 
 """
+
+PROBLEM = "application/problem+json"
 
 METHODS = ("get", "post", "put", "delete")
 
@@ -51,8 +52,13 @@ def _operation(name: str, operation: JSON) -> str:
     text = f"## {name}\n\n{operation['summary']}.\n\n"
     if description := operation.get("description"):
         text += " ".join(description.split()) + "\n\n"
-    text += _request(operation)
-    return text + table(("status", "answer", "media type"), map(_response, *zip(*operation["responses"].items())))
+    responses = operation["responses"]
+    problems = [status for status, response in responses.items() if PROBLEM in response.get("content", {})]
+    rows = [_response(status, response) for status, response in responses.items() if status not in problems]
+    if problems:
+        refusals = ", ".join(f"`{status}`" for status in problems)
+        rows.append((refusals, "a problem: [ProblemDetails](#problemdetails)", f"`{PROBLEM}`"))
+    return text + _request(operation) + table(("status", "answer", "media type"), rows)
 
 
 def _request(operation: JSON) -> str:
@@ -84,8 +90,6 @@ def _response(status: str, response: JSON) -> tuple[str, str, str]:
     kinds = dict.fromkeys(_kind(body["schema"]) for body in content.values() if body.get("schema"))
     shown = ", ".join(kind for kind in kinds if "](" in kind)
     text = response["description"].rstrip(".")
-    if status != "200":
-        text = HTTPStatus(int(status)).phrase
     headers = [f"`{header}`" for header in response.get("headers", {}) if header != "X-Request-ID"]
     if headers:
         text += f"; headers {', '.join(headers)}"
@@ -119,9 +123,9 @@ def _kind(schema: JSON) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     match schema.get("type"):
         case "array":
-            return f"list of {_kind(schema['items'])}"
+            return "one or more files" if "minItems" in schema else f"list of {_kind(schema['items'])}"
         case "object" if isinstance(schema.get("additionalProperties"), dict):
-            return f"names with {_kind(schema['additionalProperties'])}"
+            return f"{_kind(schema['additionalProperties'])} by name"
         case "string" if schema.get("format") == "binary":
             return "file"
         case str() as kind:
