@@ -2,9 +2,9 @@
 
 python -m benchmarks.attention
 
-The photograph is restored as the service does it, by the sentence that it perceives, and every CAFI block of the
-network says how each of its pixels spreads its attention over the tokens, in the mean over heads. Beside each token
-is its share where it rains most and where it rains least, by the photograph without rain.
+The photograph is restored as the service does it, by the sentence that it perceives, and every CAFI block of
+the network says how each of its pixels spreads its attention over the tokens, in the mean over heads. Beside
+each token is its share where it rains most and where it rains least, by the photograph without rain.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch.nn.functional as F
-import torch
 import typer
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,7 +39,7 @@ WIDTH, COLUMNS, GAP, LINE = 960, 6, 12, 24
 """Of the drawing, in its own units: its width, tiles in a row, between tiles, and of a line of text."""
 
 BRIGHTEST = 0.995
-"""The part of a tile's pixels that its brightest colour is not reached by; each tile has a scale of its own."""
+"""The part of a tile's pixels that is darker than its brightest colour; each tile has a scale of its own."""
 
 PART = 0.2
 """The part of the places that count as those where it rains most, and least."""
@@ -55,7 +54,7 @@ def tokens_of(restorer: Restorer, sentence: str) -> list[str]:
 
 
 def attention_of(restorer: Restorer, image: Tensor, sentence: str) -> tuple[Tensor, dict[int, Tensor]]:
-    """The restored image, and by stride how its pixels attend to the tokens: (T, H, W), adding up to 1 over T.
+    """The restored image, and by stride how its pixels attend to the tokens: (T, H, W), 1 in sum over T.
 
     Args:
         image: uint8 (3, H, W), small enough for one tile.
@@ -113,17 +112,20 @@ def draw(
         falling = F.avg_pool2d(rain[None], stride)[0]
         parts.append(_text(WIDTH, top, "share where it rains most | least", "note end"))
         parts.append(_text(0, top, f"stride {stride}: one place is {stride}×{stride} pixels", "title"))
+        step = tile * height / width + LINE + GAP / 2
         for index, (name, one) in enumerate(zip(names, maps, strict=True)):
             row, column = divmod(index, COLUMNS)
-            left = column * (tile + GAP)
-            above = top + LINE / 2 + row * (tile * height / width + LINE + GAP / 2)
-            parts.append(_image(left, above, tile, tile * height / width, _coloured(one)))
+            left, above = column * (tile + GAP), top + LINE / 2 + row * step
             below = above + tile * height / width + 16
+            parts.append(_image(left, above, tile, tile * height / width, _coloured(one)))
             parts.append(_text(left, below, name, "name"))
             most, least = shares(one, falling)
-            parts.append(_text(left + tile, below, f"{100 * most:.1f} | {100 * least:.1f} %", "note end small"))
-        top = below + LINE / 2
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top:.0f}" {FONT}>{{}}{"".join(parts)}</svg>\n'
+            parts.append(
+                _text(left + tile, below, f"{100 * most:.1f} | {100 * least:.1f} %", "note end small")
+            )
+        top += -(-len(names) // COLUMNS) * step + LINE / 2
+    box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top:.0f}"'
+    return f"<svg {box} {FONT}>{{}}{''.join(parts)}</svg>\n"
 
 
 FONT = 'font-family="system-ui, sans-serif" font-size="14"'

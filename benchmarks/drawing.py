@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ COLOURS = {
 PAPER, INK, MUTED, LINE, QUIET, ACCENT, SOFT, WARM = (light for light, _ in COLOURS.values())
 
 NUMBERED = re.compile(r' id="[A-Za-z.0-9]+_\d+"')
-"""Names that matplotlib gives to groups and nothing refers to; several drawings in a page would share them."""
+"""Names that matplotlib gives to groups and nothing refers to; drawings in one page would share them."""
 
 FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
@@ -46,7 +46,7 @@ def style() -> Generator[None]:
     """Matplotlib as these drawings need it."""
     import matplotlib as mpl
 
-    settings = {
+    settings: dict[Any, Any] = {
         "axes.edgecolor": MUTED,
         "axes.labelcolor": MUTED,
         "axes.spines.right": False,

@@ -74,7 +74,12 @@ def aims() -> list[Aim]:
     """Everything that was asked for in figures."""
     quality, shipped = runs(), list(runs().values())[-1]
     found = [
-        Aim(f"{name}, over the rainy input", f"{FLOOR[name]:+g} dB to be shipped", f"{gain:+.2f} dB", gain >= FLOOR[name])
+        Aim(
+            f"{name}, over the rainy input",
+            f"{FLOOR[name]:+g} dB to be shipped",
+            f"{gain:+.2f} dB",
+            gain >= FLOOR[name],
+        )
         for name in SETS
         for gain in [shipped[name] - quality["input"][name]]
     ]
@@ -103,7 +108,9 @@ def aims() -> list[Aim]:
     for times in (2, 10):
         load = overload[f"at_{times}_times_capacity"]
         found += [
-            at_least(f"answers at {times} times the load, over the calm rate", load["goodput"], 0.9, "{:.2f}"),
+            at_least(
+                f"answers at {times} times the load, over the calm rate", load["goodput"], 0.9, "{:.2f}"
+            ),
             at_most(f"slowest refusal at {times} times the load", load["refused_ms"]["max"], 50, "{:.0f} ms"),
             at_most(f"slowest probe at {times} times the load", load["probe_ms"]["max"], 100, "{:.0f} ms"),
         ]
@@ -112,15 +119,27 @@ def aims() -> list[Aim]:
     found += [
         at_least("soak", soak["minutes"], 120, "{:g} minutes"),
         at_most("memory gained in it", 100 * growth, 5, "{:.1f} %"),
-        at_most("descriptors gained in it", soak["final"]["descriptors"] - soak["warm"]["descriptors"], 0, "{:g}"),
+        at_most(
+            "descriptors gained in it", soak["final"]["descriptors"] - soak["warm"]["descriptors"], 0, "{:g}"
+        ),
         at_most("answers of a wrong status in it", len(soak["surprises"]), 0, "{:g}"),
     ]
     for peer, loads in record("serving")["ratios"].items():
         most = max(figures["throughput"] for figures in loads.values())
         least = min(figures["p99"] for figures in loads.values())
         found += [
-            Aim(f"{peer}'s answers per second, over ours", "under 1 under every load", f"at most {most:.2f}", most < 1),
-            Aim(f"{peer}'s slowest of a hundred, over ours", "over 1 under every load", f"at least {least:.2f}", least > 1),
+            Aim(
+                f"{peer}'s answers per second, over ours",
+                "under 1 under every load",
+                f"at most {most:.2f}",
+                most < 1,
+            ),
+            Aim(
+                f"{peer}'s slowest of a hundred, over ours",
+                "over 1 under every load",
+                f"at least {least:.2f}",
+                least > 1,
+            ),
         ]
     return found
 
@@ -138,7 +157,8 @@ def at_most(what: str, measured: float, asked: float, form: str) -> Aim:
 def table() -> str:
     """What was asked for and what became of it, as Markdown."""
     rows = "".join(
-        f"| {aim.what} | {aim.asked} | {aim.measured} | {'yes' if aim.met else '**no**'} |\n" for aim in aims()
+        f"| {aim.what} | {aim.asked} | {aim.measured} | {'yes' if aim.met else '**no**'} |\n"
+        for aim in aims()
     )
     return f"| | asked for | measured | reached |\n|---|---|---|---|\n{rows}"
 
@@ -210,7 +230,9 @@ def draw_overload(file: Path) -> None:
         from matplotlib import pyplot as plt
 
         figure, (answered, refused) = plt.subplots(1, 2, figsize=(7.2, 2.6), layout="constrained")
-        bars = answered.bar(["calm", *loads], [1.0, *(load["goodput"] for load in loads.values())], 0.5, color=ACCENT)
+        bars = answered.bar(
+            ["calm", *loads], [1.0, *(load["goodput"] for load in loads.values())], 0.5, color=ACCENT
+        )
         answered.bar_label(bars, fmt="%.2f", label_type="center", color=PAPER)
         answered.axhline(0.9, color=WARM, linestyle="--", linewidth=1)
         answered.set_title("answers in time, calm = 1; dashed: asked for", loc="left")
@@ -219,7 +241,9 @@ def draw_overload(file: Path) -> None:
         for place, (key, (label, colour)) in enumerate(words.items()):
             at = [index + (place - 0.5) * 0.36 for index in range(len(loads))]
             slowest = [load[key]["max"] for load in loads.values()]
-            refused.bar_label(refused.bar(at, slowest, 0.34, color=colour, label=label), fmt="%.0f", padding=2)
+            refused.bar_label(
+                refused.bar(at, slowest, 0.34, color=colour, label=label), fmt="%.0f", padding=2
+            )
         refused.axhline(50, color=WARM, linestyle="--", linewidth=1)
         refused.set_xticks(range(len(loads)), list(loads))
         refused.set_title("slowest of all, ms; dashed: most for a refusal", loc="left")

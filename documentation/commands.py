@@ -10,9 +10,9 @@ from app import cli
 
 PAGE = """# Commands
 
-What `derain --help` and `derain COMMAND --help` say. This page is written from the commands; `derain` is in `.venv/bin`
-after `make serve`. Commands of training and measuring (`evaluate`, `rain-sheet`, `train`, `train-clip`) need the extra
-`train`: `pip install -c constraints.txt -e '.[train]'`.
+What `derain --help` and `derain COMMAND --help` say. This page is written from the commands; `derain` is in
+`.venv/bin` after `make serve`. Commands of training and measuring (`evaluate`, `rain-sheet`, `train`,
+`train-clip`) need the extra `train`: `pip install -c constraints.txt -e '.[train]'`.
 
 """
 

@@ -10,11 +10,12 @@ from documentation.tables import table
 
 PAGE = """# HTTP API
 
-Written from the service's [OpenAPI document](openapi.json), which a running service has at `GET /openapi.json`; at `GET /docs` it
-shows the same to try.
+Written from the service's [OpenAPI document](openapi.json), which a running service has at
+`GET /openapi.json`; at `GET /docs` it shows the same to try.
 
-Every error is a problem ([ProblemDetails](#problemdetails), RFC 9457): `type` is `urn:derain:problem:` and a fixed name, `detail`
-says what to do about it, `limit` which limit was hit, if one was. Every answer carries `X-Request-ID`.
+Every error is a problem ([ProblemDetails](#problemdetails), RFC 9457): `type` is `urn:derain:problem:` and a
+fixed name, `detail` says what was wrong, `limit` which limit was hit, if one was. Every answer carries
+`X-Request-ID`.
 
 """
 
@@ -70,8 +71,8 @@ def _request(operation: JSON) -> str:
         bare = ", ".join(f"`{kind}`" for kind in content if kind != "multipart/form-data")
         fields = set(form["properties"])
         text += (
-            "The body is a form (`multipart/form-data`) with these fields, or the image itself, and the other fields "
-            f"as query parameters. Images are {bare}.\n\n"
+            "The body is a form (`multipart/form-data`) with these fields, or the image itself, and the "
+            f"other fields as query parameters. Images are {bare}.\n\n"
         )
         text += table(
             ("field", "value", "meaning"),

@@ -1,4 +1,4 @@
-"""Links between files of the repository, written so that they work in a checkout, made to work on the site."""
+"""Links between files of the repository, which work in a checkout, made to work on the site."""
 
 import posixpath
 import re

@@ -7,8 +7,8 @@ from documentation.tables import table
 
 PAGE = """# Metrics
 
-What `GET /metrics` renders, in the text format that the scraper asks for. No label carries anything that a client
-chooses. This page is written from `app/metrics.py`.
+What `GET /metrics` renders, in the text format that the scraper asks for. No label carries anything that a
+client chooses. This page is written from `app/metrics.py`.
 
 """
 
@@ -19,7 +19,7 @@ def page() -> str:
     metrics.watch_text_cache(lambda: (0, 0))
     metrics.watch_device_memory(lambda: {"allocated": 0, "reserved": 0, "free": 0, "total": 0})
     declared = {
-        family.name: cast(Any, one)._labelnames  # where no series has been made yet, only it knows  # noqa: SLF001
+        family.name: cast(Any, one)._labelnames  # where no series has been made yet, only it knows
         for one in vars(metrics).values()
         if hasattr(one, "describe")
         for family in one.describe()

@@ -9,8 +9,8 @@ from documentation.tables import table
 
 PAGE = """# Settings
 
-Every knob is an environment variable. All are checked together at the start: a value out of its range, or two that
-contradict each other, end the service with a line for each. This page is written from `app/settings.py`.
+Every knob is an environment variable. All are checked together at the start: a value out of its range, or two
+that contradict each other, end the service with a line for each. This page is written from `app/settings.py`.
 
 ```sh
 DERAIN_MAX_IMAGE_PIXELS=12000000 DERAIN_DEADLINE_SECONDS=60 derain serve
@@ -18,7 +18,12 @@ DERAIN_MAX_IMAGE_PIXELS=12000000 DERAIN_DEADLINE_SECONDS=60 derain serve
 
 """
 
-KINDS = {"boolean": "`true`, `false`", "integer": "integer", "number": "number", "array": "names, commas between"}
+KINDS = {
+    "boolean": "`true`, `false`",
+    "integer": "integer",
+    "number": "number",
+    "array": "names, commas between",
+}
 
 
 def page() -> str:

@@ -34,7 +34,9 @@ def test_the_table_says_what_was_measured_last() -> None:
 
 def test_attention_is_that_of_the_shipped_weights() -> None:
     digest = json.loads((default_weights_dir() / "tvi-derain-s/config.json").read_text())["sha256"]
-    assert f"weights {digest}" in (figures.IMAGES / "attention.svg").read_text(), "python -m benchmarks.attention"
+    assert f"weights {digest}" in (figures.IMAGES / "attention.svg").read_text(), (
+        "python -m benchmarks.attention"
+    )
 
 
 def test_what_was_missed_is_called_missed() -> None:

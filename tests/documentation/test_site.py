@@ -1,4 +1,4 @@
-"""The site. Were it wrong, a reader would find dead links, missing settings, or no page at all where there is no network."""
+"""The site. Were it wrong, readers would find dead links, and tell other hosts that they read."""
 
 import os
 import posixpath
@@ -142,7 +142,9 @@ def test_every_command_is_in_the_reference(site: Path, command: str) -> None:
     "operation", ["POST /derain", "POST /perceive", "GET /models", "GET /readyz", "GET /v2/models/{name}"]
 )
 def test_every_operation_is_in_the_reference(site: Path, operation: str) -> None:
-    assert f">{operation}<" in re.sub(r"(?<=\w)<a class=\"headerlink\"", "<", (site / "reference/http.html").read_text())
+    assert f">{operation}<" in re.sub(
+        r"(?<=\w)<a class=\"headerlink\"", "<", (site / "reference/http.html").read_text()
+    )
 
 
 def test_drawings_are_parts_of_their_pages_and_say_what_they_show(site: Path) -> None:
@@ -158,7 +160,11 @@ def test_drawings_are_parts_of_their_pages_and_say_what_they_show(site: Path) ->
     [
         ("tutorial.md", "[a](gpu.md#x)", "[a](gpu.md#x)"),
         ("tutorial.md", "[a](../SECURITY.md)", "[a](security.md)"),
-        ("decisions/0001-no-fixed-wait.md", "[a](../../training/RESULTS.md#prompts)", "[a](../results.md#prompts)"),
+        (
+            "decisions/0001-no-fixed-wait.md",
+            "[a](../../training/RESULTS.md#prompts)",
+            "[a](../results.md#prompts)",
+        ),
         ("contributing.md", "[a](docs/decisions/index.md)", "[a](decisions/index.md)"),
         ("results.md", "[a](../docs/gpu.md)", "[a](gpu.md)"),
         ("tutorial.md", "[the code](../app/main.py)", "the code (`app/main.py`)"),

@@ -1,4 +1,4 @@
-"""What the documentation tells people to type, typed: its blocks of shell and Python against a real service."""
+"""What the documentation tells people to type, typed: its shell and its Python, against a real service."""
 
 import os
 import re
@@ -49,9 +49,11 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def typed(service_url: str, checkout: Path, environment: dict[str, str]) -> Callable[[str], list[tuple[str, str]]]:
-    """Runs the blocks of shell of a page, one after the other in one shell; gives what each was to print in the
-    end, and what it printed."""
+def typed(
+    service_url: str, checkout: Path, environment: dict[str, str]
+) -> Callable[[str], list[tuple[str, str]]]:
+    """Runs the blocks of shell of a page, one after the other in one shell; gives what each was to print in
+    the end, and what it printed."""
 
     def run(page: str) -> list[tuple[str, str]]:
         script = ["set -euo pipefail"]

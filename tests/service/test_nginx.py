@@ -80,7 +80,16 @@ def proxy(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> Generat
     subprocess.run(
         [
             *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", f"/CN={HOST}", "-days", "2", "-out", made.certificate, "-keyout", folder / "derain.key"),
+            *(
+                "-subj",
+                f"/CN={HOST}",
+                "-days",
+                "2",
+                "-out",
+                made.certificate,
+                "-keyout",
+                folder / "derain.key",
+            ),
         ],
         check=True,
         capture_output=True,
