@@ -9,7 +9,7 @@ import pytest
 
 def program(name: str) -> Path:
     """The program of this name; the test is skipped where it is not installed, and fails in CI."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if found is None:
         reason = f"{name} is not installed: tests/servers.sh"
         if os.environ.get("CI"):

@@ -130,7 +130,9 @@ class TestSpans:
             for span in collector.spans()
             if span.name == "batch" and span.links & set(inferences)
         }
-        assert max(span.attributes["derain.batch_size"] for span in batches.values()) > 1, "none was shared"
+        assert max(int(span.attributes["derain.batch_size"]) for span in batches.values()) > 1, (
+            "none was shared"
+        )
         assert sum(int(span.attributes["derain.batch_size"]) for span in batches.values()) == len(images)
         for own, batch in batches.items():
             size = int(batch.attributes["derain.batch_size"])
