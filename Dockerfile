@@ -59,6 +59,8 @@ COPY --from=dependencies /opt/derain /opt/derain
 COPY --from=build /service /opt/derain
 USER 10001:10001
 WORKDIR /tmp
+# torch looks for a place for kernels that it compiles when it is imported, and fails where nothing can be written
+ENV TORCHINDUCTOR_CACHE_DIR=/tmp
 EXPOSE 8000
 # ready only once the weights are loaded and warmed up
 HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 \
