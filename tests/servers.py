@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 
 def program(name: str) -> Path:
     """The program of this name; the test is skipped where it is not installed, and fails in CI."""
-    found = shutil.which(name)
+    found = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
     if found is None:
         reason = f"{name} is not installed: tests/servers.sh"
         if os.environ.get("CI"):
