@@ -1,18 +1,22 @@
-"""Which restoration checkpoints there are, and which one is meant when none is named."""
+"""Which restoration checkpoints there are, and which one is meant when none is named. Quick: torch is asked
+only where there may be a GPU."""
 
 import math
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import safe_open
 
-from model.weights import NETWORK, CheckpointError, read_config, sha256
+from model.checkpoint_folders import NETWORK, CheckpointError, read_config, sha256
 
 DEFAULT_MODELS = {"cpu": "tvi-derain-s", "cuda": "tvi-derain-m"}
 """The default model by type of device, where it is there."""
+
+GPU_FILES = tuple(Path("/dev", name) for name in ("nvidiactl", "nvmap", "kfd", "dxg"))
+"""Linux has one of these wherever torch finds a GPU: NVIDIA's, that of its boards, AMD's, and that of WSL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,13 @@ def default_model(names: Collection[str], device: str, wanted: str | None = None
 
 def device_type(device: str) -> str:
     """The type of the device that a setting such as `auto` or `cuda:1` stands for."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device).type
+    if device != "auto":
+        return device.partition(":")[0]
+    if sys.platform == "linux" and not any(file.exists() for file in GPU_FILES):
+        return "cpu"  # seconds before torch could have said so
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def inspect(folder: Path) -> Checkpoint:
@@ -74,7 +82,7 @@ def inspect(folder: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     found = sha256(path)
-    with cast(Any, safe_open)(path, framework="pt") as tensors:
+    with cast(Any, safe_open)(path, framework="np") as tensors:
         parameters = sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     return Checkpoint(
         name=folder.name,

@@ -1,39 +1,52 @@
-"""Photographs on disk, restored in batches: which files, what prompts, written where. No HTTP."""
+"""Photographs on disk, through the network in batches: read, decoded, restored, encoded, written. No HTTP."""
 
-import os
-import secrets
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from app import heic
-from app.formats import FORMATS, HEIC, ImageError, ImageFormat, UnencodableImageError
+from app import heic, inputs
+from app.batching import BatchKey, BatchQueue
+from app.formats import HEIC, ImageError, ImageFormat, UnencodableImageError
 from app.image_headers import ImageLimits
 from app.images import Photograph, check_fits, decode, encode
+from app.inputs import PIPE, reason
+from app.outputs import Task
+from app.whole_files import write_whole
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
+from model.perception import Perceived
 from model.prompts import Prompt
-from model.restorer import Restorer
-
-SUFFIXES = {suffix: name for name, image_format in FORMATS.items() for suffix in image_format.suffixes}
-"""Names of formats by file name ending, lower case: the files of a folder that are taken."""
+from model.restorer import AbandonedError, Restorer
 
 CPU_BATCH_PIXELS = 512 * 512
 ACCELERATOR_BATCH_PIXELS = 8 * 1024 * 1024
 """Padded pixels in one batch; a CPU gains nothing from larger ones."""
 
-WAITING_BATCHES = 4
-"""Photographs that do not fill a batch wait for others of their size, so many batches of them at most."""
+HELD_BATCHES = 4
+"""Pixels of so many batches are held: one is restored, one waits, the others become one or are written."""
+
+STOP_SECONDS = 0.2
+"""A run looks so often whether it is to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A file to restore. `relative` is its place below the output folder, as below the folder named."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked for.
 
-    path: Path
-    relative: Path
+    Attributes:
+        prompt: the degradation prompt; None: perceived for each photograph.
+        caption: the semantic prompt; None: none.
+        keep_metadata: put EXIF, XMP and comments into restored files.
+        limits: the largest photograph taken.
+    """
+
+    prompt: str | None = None
+    caption: str | None = None
+    keep_metadata: bool = True
+    limits: ImageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,233 +56,195 @@ class Outcome:
     Attributes:
         path: the input.
         destination: the restored file; None when it failed.
-        prompt: the degradation prompt used; None when it failed before.
+        prompt: the degradation prompt used; None when it failed before, or was skipped.
+        width, height: pixels; 0 when it failed before it was decoded, or was skipped.
         error: why it failed; None when it did not.
     """
 
     path: Path
+    status: Literal["restored", "skipped", "failed"]
     destination: Path | None = None
     prompt: str | None = None
+    width: int = 0
+    height: int = 0
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is asked for.
-
-    Attributes:
-        output: the folder of restored files; the file itself where `single`.
-        single: there is one input, and `output` names a file.
-        prompt: the degradation prompt; None: perceived for each photograph.
-        caption: the semantic prompt; None: none.
-        image_format: of restored files; None: that of each input.
-        overwrite: replace files that exist.
-        keep_metadata: put EXIF, XMP and comments into restored files.
-        limits: the largest photograph taken.
-    """
-
-    output: Path
-    single: bool = False
-    prompt: str | None = None
-    caption: str | None = None
-    image_format: ImageFormat | None = None
-    overwrite: bool = False
-    keep_metadata: bool = True
-    limits: ImageLimits
-
-
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A photograph that is ready for the network."""
+class _Decoded:
+    """A photograph that is ready for the network, or comes from it."""
 
-    path: Path
-    destination: Path
+    task: Task
     photograph: Photograph
     image_format: ImageFormat
     prompt: Prompt
 
+    @property
+    def pixels(self) -> int:
+        return self.photograph.height * self.photograph.width
 
-class FileError(Exception):
-    """A file that cannot be read or may not be written; the message is meant for whoever named it."""
+    def failed(self, error: Exception) -> Outcome:
+        return Outcome(self.task.path, "failed", prompt=self.prompt.degradation, error=reason(error))
 
 
-def find_inputs(paths: Iterable[Path]) -> list[Input]:
-    """Files as they are named, and the images of folders and their subfolders, sorted, hidden ones left out.
+class Restoration:
+    """A run over many files: threads decode and encode while another keeps the device busy, by the queue and
+    the worker of the service.
 
-    Raises:
-        FileError: a path does not exist, or a folder holds no image.
+    Args:
+        jobs: threads that decode and encode.
     """
-    inputs: list[Input] = []
-    for path in paths:
-        if path.is_dir():
-            found = [
-                Input(file, file.relative_to(path))
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file.relative_to(path))
-            ]
-            if not found:
-                raise FileError(f"{path} holds no image")
-            inputs += found
-        elif path.exists():
-            inputs.append(Input(path, Path(path.name)))
-        else:
-            raise FileError(f"{path} does not exist")
-    return inputs
 
+    def __init__(self, restorer: Restorer, order: Order, *, jobs: int) -> None:
+        self._restorer = restorer
+        self._order = order
+        self._jobs = jobs
+        self._batch_pixels = CPU_BATCH_PIXELS if restorer.device.type == "cpu" else ACCELERATOR_BATCH_PIXELS
+        self._queue: RestorationQueue = BatchQueue(batch_pixels=self._batch_pixels)
+        self._loading: set[Future[_Decoded | Outcome]] = set()
+        self._restoring: dict[Future[Restored], tuple[_Decoded, RestorationEntry]] = {}
+        self._writing: dict[Future[Outcome], _Decoded] = {}
+        self._stopped = False
 
-def read(path: Path, limits: ImageLimits) -> Photograph:
-    """A photograph from a file.
+    def stop(self) -> None:
+        """Begin no more files and give up those that are not restored yet. A signal handler may call it."""
+        self._stopped = True
 
-    Raises:
-        FileError: it cannot be read.
-        ImageError: it is not an image that is taken.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileError(error.strerror or str(error)) from error
-    return decode(data, limits)
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Restore files; each gives one outcome, as soon as it is known, but for those that `stop` gives up.
 
+        A file that fails does not stop the others; each result appears whole or not at all.
+        """
+        waiting = iter(tasks)
+        worker = DeviceWorker({self._restorer.name: self._restorer}, self._queue, on_batch=lambda *_: None)
+        worker.start()
+        with ThreadPoolExecutor(self._jobs, "codec", initializer=compute_alone) as pool:
+            try:
+                while True:
+                    while not self._stopped and self._has_room() and (task := next(waiting, None)):
+                        self._loading.add(pool.submit(self._load, task))
+                    running = [*self._loading, *self._restoring, *self._writing]
+                    if not running:
+                        break
+                    wait(running, STOP_SECONDS, return_when=FIRST_COMPLETED)
+                    yield from self._advance(pool)
+                    if self._stopped:
+                        self._give_up()
+            finally:
+                self._give_up()
+                self._queue.close()
+                worker.join()
 
-def destination(order: Order, source: Input, image_format: ImageFormat) -> Path:
-    """Where a restored file goes: named like its source, with an ending that suits the format."""
-    if order.single:
-        return order.output
-    place = order.output / source.relative
-    if SUFFIXES.get(place.suffix.lower()) == image_format.name:
-        return place
-    return place.with_name(f"{place.stem}.{image_format.extension}")
+    def _has_room(self) -> bool:
+        """Whether another file may be decoded: so that a batch always waits, and memory is bounded by the
+        size of batches, or where images are larger than those, by a few images."""
+        if len(self._loading) >= 2 * self._jobs:
+            return False
+        held = sum(decoded.pixels for decoded, _ in self._restoring.values())
+        held += sum(decoded.pixels for decoded in self._writing.values())
+        if held < HELD_BATCHES * self._batch_pixels:
+            return True
+        return self._queue.images + len(self._loading) < 2 and len(self._writing) < 2 * self._jobs
 
-
-def restore_files(restorer: Restorer, inputs: Sequence[Input], order: Order) -> Iterator[Outcome]:
-    """Restore files in batches of one padded size; each gives one outcome, as soon as it is known.
-
-    Files are decoded ahead and written behind in a pool of threads, while the calling thread keeps the device
-    busy. A file that fails does not stop the others.
-    """
-    batch_pixels = CPU_BATCH_PIXELS if restorer.device.type == "cpu" else ACCELERATOR_BATCH_PIXELS
-    claimed: dict[Path, Path] = {}
-    waiting: dict[tuple[int, int], list[_Loaded]] = {}
-    writing: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="codec") as pool:
-
-        def flush(key: tuple[int, int]) -> Iterator[Outcome]:
-            for loaded, restored in _restore(restorer, waiting.pop(key)):
-                if isinstance(restored, Outcome):
-                    yield restored
-                else:
-                    writing.append(pool.submit(_write, restored, loaded))
-            while len(writing) > WAITING_BATCHES:
-                yield writing.popleft().result()
-
-        for loaded in _ahead(pool, lambda source: _load(restorer, source, order), inputs):
-            if isinstance(loaded, Outcome):
-                yield loaded
+    def _advance(self, pool: ThreadPoolExecutor) -> Iterator[Outcome]:
+        """Take every file that is done with one stage to the next."""
+        for loading in [future for future in self._loading if future.done()]:
+            self._loading.remove(loading)
+            if loading.cancelled():
                 continue
-            target = loaded.destination.resolve()
-            if target in claimed:
-                error = f"{loaded.destination} is already the result of {claimed[target]}"
-                yield Outcome(loaded.path, prompt=loaded.prompt.degradation, error=error)
+            decoded = loading.result()
+            if isinstance(decoded, Outcome):
+                yield decoded
+            elif not self._stopped:
+                self._put(decoded)
+        for reply in [future for future in self._restoring if future.done()]:
+            decoded, _ = self._restoring.pop(reply)
+            if reply.cancelled() or isinstance(reply.exception(), AbandonedError):
                 continue
-            claimed[target] = loaded.path
-            key = restorer.padded_size(loaded.photograph.height, loaded.photograph.width)
-            waiting.setdefault(key, []).append(loaded)
-            if (len(waiting[key]) + 1) * key[0] * key[1] > batch_pixels:
-                yield from flush(key)
-            elif sum(len(batch) * height * width for (height, width), batch in waiting.items()) > (
-                WAITING_BATCHES * batch_pixels
-            ):
-                yield from flush(max(waiting, key=lambda key: len(waiting[key]) * key[0] * key[1]))
-        for key in list(waiting):
-            yield from flush(key)
-        while writing:
-            yield writing.popleft().result()
+            error = reply.exception()
+            if isinstance(error, Exception):
+                yield decoded.failed(error)
+                continue
+            restored = replace(decoded, photograph=decoded.photograph.with_pixels(reply.result().image))
+            self._writing[pool.submit(_write, restored)] = restored
+        for writing in [future for future in self._writing if future.done()]:
+            del self._writing[writing]
+            yield writing.result()
 
+    def _give_up(self) -> None:
+        for future in self._loading:
+            future.cancel()
+        for _, entry in self._restoring.values():
+            entry.abandon()
 
-def _ahead(
-    pool: ThreadPoolExecutor, load: Callable[[Input], "_Loaded | Outcome"], inputs: Sequence[Input]
-) -> Iterator["_Loaded | Outcome"]:
-    """`map(load, inputs)` in the pool, only a few files ahead of whoever iterates."""
-    ahead = 2 * (os.cpu_count() or 1)
-    running: deque[Future[_Loaded | Outcome]] = deque()
-    for source in inputs:
-        running.append(pool.submit(load, source))
-        if len(running) > ahead:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
-
-
-def _load(restorer: Restorer, source: Input, order: Order) -> "_Loaded | Outcome":
-    try:
-        photograph = read(source.path, order.limits)
-        if not order.keep_metadata:
-            photograph = photograph.without_metadata()
-        image_format = order.image_format or heic.answer_format(photograph.image_format)
-        if image_format is HEIC and not heic.is_writable():
-            raise UnencodableImageError("HEIC cannot be written here")
-        check_fits(photograph, image_format)
-        target = destination(order, source, image_format)
-        if target.exists() and not order.overwrite:
-            raise FileError(f"{target} exists; --overwrite replaces it")
-        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
-    except (FileError, ImageError) as error:
-        return Outcome(source.path, error=str(error))
-    return _Loaded(source.path, target, photograph, image_format, Prompt(prompt, order.caption))
-
-
-def _restore(
-    restorer: Restorer, batch: Sequence[_Loaded]
-) -> Iterator[tuple[_Loaded, "torch.Tensor | Outcome"]]:
-    """Restore a batch; when that fails, its halves, so that only the file that is to blame fails."""
-    try:
-        images = restorer.restore(
-            [loaded.photograph.pixels for loaded in batch], [loaded.prompt for loaded in batch]
+    def _put(self, decoded: _Decoded) -> None:
+        photograph = decoded.photograph
+        size = self._restorer.padded_size(photograph.height, photograph.width)
+        entry = RestorationEntry(
+            key=BatchKey(self._restorer.name, *size), payload=Job(photograph.pixels, decoded.prompt)
         )
-    except Exception as error:
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            yield from _restore(restorer, batch[:middle])
-            yield from _restore(restorer, batch[middle:])
+        self._restoring[entry.reply] = decoded, entry
+        self._queue.put([entry])
+
+    def _load(self, task: Task) -> _Decoded | Outcome:
+        try:
+            photograph = decode(inputs.read(task.path), self._order.limits)
+            if not self._order.keep_metadata:
+                photograph = photograph.without_metadata()
+            image_format = task.image_format or heic.answer_format(photograph.image_format)
+            if image_format is HEIC and not heic.is_writable():
+                raise UnencodableImageError("HEIC cannot be written here")
+            check_fits(photograph, image_format)
+            prompt = self._order.prompt or self._restorer.perceive(photograph.pixels).prompt
+        except Exception as error:  # whatever it is, the other files go on
+            return Outcome(task.path, "failed", error=reason(error))
+        return _Decoded(task, photograph, image_format, Prompt(prompt, self._order.caption))
+
+
+def perceive_files(
+    restorer: Restorer, paths: Iterable[Path], limits: ImageLimits, *, jobs: int
+) -> Iterator[tuple[Path, Perceived | Exception]]:
+    """Say of each file, in order, what is wrong with the picture, or why it cannot be told."""
+
+    def perceive(path: Path) -> Perceived | Exception:
+        try:
+            return restorer.perceive(decode(inputs.read(path), limits).pixels)
+        except Exception as error:  # whatever it is, the other files go on
+            return error
+
+    with ThreadPoolExecutor(jobs, "codec", initializer=compute_alone) as pool:
+        ahead: deque[tuple[Path, Future[Perceived | Exception]]] = deque()
+        try:
+            for path in paths:
+                ahead.append((path, pool.submit(perceive, path)))
+                if len(ahead) > 2 * jobs:
+                    first, perceived = ahead.popleft()
+                    yield first, perceived.result()
+            for first, perceived in ahead:
+                yield first, perceived.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _write(restored: _Decoded) -> Outcome:
+    """Encode and write."""
+    task, photograph = restored.task, restored.photograph
+    try:
+        data = encode(photograph, restored.image_format)
+        if task.destination == PIPE:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
         else:
-            [loaded] = batch
-            failed = Outcome(
-                loaded.path, prompt=loaded.prompt.degradation, error=f"the network failed: {error}"
-            )
-            yield loaded, failed
-        return
-    yield from zip(batch, images, strict=True)
-
-
-def _write(restored: torch.Tensor, loaded: _Loaded) -> Outcome:
-    """Encode and write; the file appears whole or not at all."""
-    prompt = loaded.prompt.degradation
-    try:
-        data = encode(loaded.photograph.with_pixels(restored), loaded.image_format)
-        write_whole(loaded.destination, data)
-    except (ImageError, OSError) as error:
-        return Outcome(loaded.path, prompt=prompt, error=f"cannot write {loaded.destination}: {error}")
-    return Outcome(loaded.path, destination=loaded.destination, prompt=prompt)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all; folders are made. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
-
-
-def format_of(path: Path) -> ImageFormat | None:
-    """The format that a file name's ending stands for; None when it stands for none."""
-    name = SUFFIXES.get(path.suffix.lower())
-    return None if name is None else FORMATS[name]
+            write_whole(task.destination, data)
+    except Exception as error:  # whatever it is, the other files go on
+        if isinstance(error, ImageError):
+            return restored.failed(error)
+        return replace(restored.failed(error), error=f"cannot write {task.destination}: {reason(error)}")
+    return Outcome(
+        task.path,
+        "restored",
+        destination=task.destination,
+        prompt=restored.prompt.degradation,
+        width=photograph.width,
+        height=photograph.height,
+    )

@@ -30,7 +30,7 @@ from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.timeouts import BodyPace
 from app.worker import RestorationQueue, calibrate
-from model import memory, weights
+from model import checkpoint_folders, memory
 from model.captioner import Captioner
 from model.restorer import Restorer
 
@@ -142,9 +142,9 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
     """Load and warm up every checkpoint, and load the captioner if there is one.
 
     Raises:
-        model.weights.CheckpointError: one is missing or broken, or there is none.
+        model.checkpoint_folders.CheckpointError: one is missing or broken, or there is none.
     """
-    names = settings.models or tuple(weights.available(settings.weights_dir))
+    names = settings.models or tuple(checkpoint_folders.available(settings.weights_dir))
     default = default_model(names, device_type(settings.device), settings.default_model)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     restorers = {

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import torch
-
 from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.cores import usable_cores
@@ -19,7 +17,7 @@ from app.images import Photograph
 from app.metrics import Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
-from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
 from model.captioner import Captioner
 from model.perception import Perceived
 from model.prompts import Prompt
@@ -152,7 +150,7 @@ class Pipeline:
         self._queue = queue
         self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
         self._codecs = ThreadPoolExecutor(
-            settings.codec_threads or usable_cores(), "codec", initializer=_compute_alone
+            settings.codec_threads or usable_cores(), "codec", initializer=compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)
@@ -368,12 +366,6 @@ class Pipeline:
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
         return await _all([self.run(function, item) for item in items])
-
-
-def _compute_alone() -> None:
-    """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
-    torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
-    torch.set_num_threads(1)
 
 
 def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:

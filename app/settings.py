@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.image_headers import MAX_SIDE
-from model.weights import default_weights_dir
+from model.checkpoint_folders import default_weights_dir
 
 MIB = 1024 * 1024
 

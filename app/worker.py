@@ -168,6 +168,12 @@ class DeviceWorker:
             )
 
 
+def compute_alone() -> None:
+    """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
+    torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
+    torch.set_num_threads(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What warm-up measured: pixels per second, and the pixels of a batch beyond which it gets no faster."""

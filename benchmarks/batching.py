@@ -38,10 +38,10 @@ from app.image_headers import ImageLimits
 from app.images import Photograph
 from benchmarks.process import service
 from benchmarks.serving.pictures import photograph_file
+from model.checkpoint_folders import default_weights_dir
 from model.memory import keep_freed_memory
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
 
 PROMPT = "a photo with heavy rain streaks"
 MIX = [((256, 256), 8), ((384, 256), 6), ((128, 128), 16), ((96, 160), 8), ((512, 384), 2), ((300, 200), 6)]

@@ -14,10 +14,10 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from model.checkpoint_folders import default_weights_dir
+from model.metrics import psnr, ssim
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
-from training.metrics import psnr, ssim
 from training.pairs import Pair, PairsError, find_sets
 
 GAP = 6

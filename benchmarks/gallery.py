@@ -14,10 +14,10 @@ import typer
 from torch import Tensor
 
 from benchmarks.before_after import Panel, compose
+from model.checkpoint_folders import default_weights_dir
+from model.metrics import psnr
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
-from training.metrics import psnr
 from training.rain import RainRecipe, blurred_noise_layer, procedural_layer, synthesise
 from training.scenes import read_rgb
 from training.steering import to_bytes

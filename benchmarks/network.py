@@ -27,12 +27,12 @@ import typer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.checkpoint_folders import default_weights_dir
 from model.config import PRESETS, InteractionConfig
 from model.memory import keep_freed_memory
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
 
 HEIGHT, WIDTH = 321, 481
 """Size of the photographs of BSD, of which Rain100L and Rain100H are made."""

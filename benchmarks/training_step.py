@@ -23,9 +23,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.checkpoint_folders import default_weights_dir
 from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
-from model.weights import default_weights_dir
 from training.scenes import held_out
 from training.train import Stage, TrainConfig, train
 

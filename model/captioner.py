@@ -18,8 +18,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
+from model.checkpoint_folders import CheckpointError
 from model.depth import to_uint8
-from model.weights import CheckpointError
 
 DEFAULT = "coca_ViT-B-32"
 """The model of a source that names a tag or a file only."""

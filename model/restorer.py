@@ -13,13 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from model.checkpoint_folders import NETWORK, CheckpointError, read_config
 from model.depth import LEVELS, to_uint8
 from model.network import TVIDerain
 from model.perception import Perceived, Perception
 from model.prompts import Prompt
 from model.text import TextFeatures, pad_features
 from model.tiles import Tiling, continued, pixels, restore_by_tiles
-from model.weights import NETWORK, CheckpointError, load_clip, load_network, parameter_count, read_config
+from model.weights import load_clip, load_network, parameter_count
 
 CPU_TILE = 592
 """Side of a tile in pixels on a CPU, its halo not counted: a larger one would spend less on halos, but its

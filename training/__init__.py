@@ -1,3 +1,1 @@
-"""Training and measuring of TVI-Derain: rain synthesis, paired sets, losses, loops and the field's
-metrics.
-"""
+"""Training and measuring of TVI-Derain: rain synthesis, paired sets, losses and loops."""

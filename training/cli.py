@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(
 ) -> None:
     """Measure a model on paired sets: PSNR and SSIM on Y, before and after."""
     from model.captioner import Captioner
-    from model.weights import CheckpointError
+    from model.checkpoint_folders import CheckpointError
     from training.captions import SemanticPrompts, read_captions
     from training.evaluate import evaluate_set, report
     from training.pairs import PairsError, find_sets
@@ -105,7 +105,7 @@ def evaluate(
             None if captioner is None else Captioner.from_source(captioner, device),
         )
     except (CheckpointError, DataError) as error:
-        raise _failure(str(error)) from None
+        raise SystemExit(str(error)) from None
     restorer = _restorer(model, device, precision)
     total = sum(len(found.pairs[:limit]) for found in sets)
     results: list[SetResult] = []
@@ -123,7 +123,7 @@ def evaluate(
                     progress=lambda: progress.advance(task),
                 )
             except (CheckpointError, PairsError, ValueError) as error:
-                raise _failure(f"{found.name}: {error}") from None
+                raise SystemExit(f"{found.name}: {error}") from None
             results.append(result)
     out.print(f"{restorer.name}, {restorer.device}, {restorer.precision}", markup=False)
     out.print(_figures(results))
@@ -179,7 +179,7 @@ def _evaluate_perception(data: Path, restorer: Restorer, limit: int | None, json
     from training.scenes import DataError, TrainingData
 
     if restorer.perception is None:
-        raise _failure(f"{restorer.name} has nothing to perceive with")
+        raise SystemExit(f"{restorer.name} has nothing to perceive with")
     count = limit or 480
     try:
         held_out = TrainingData(data, validation=True)
@@ -246,8 +246,8 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Train a network on photographs and synthetic rain, resuming where OUT has a checkpoint."""
+    from model.checkpoint_folders import CheckpointError, default_weights_dir
     from model.config import PRESETS
-    from model.weights import CheckpointError, default_weights_dir
     from training.export import export_run
     from training.scenes import DataError
     from training.train import Stage, TrainConfig
@@ -281,7 +281,7 @@ def train(
         if export is not None:
             export_run(out_dir, export, weights=weights)
     except (CheckpointError, DataError) as error:
-        raise _failure(str(error)) from None
+        raise SystemExit(str(error)) from None
 
 
 def train_clip(
@@ -296,7 +296,7 @@ def train_clip(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Train the compact CLIP that perceives degradations and encodes prompts."""
-    from model.weights import CheckpointError
+    from model.checkpoint_folders import CheckpointError
     from training.clip import ClipConfig
     from training.clip import train_clip as run
     from training.scenes import DataError
@@ -305,7 +305,7 @@ def train_clip(
     try:
         run(config, data, out_dir)
     except (CheckpointError, DataError) as error:
-        raise _failure(str(error)) from None
+        raise SystemExit(str(error)) from None
 
 
 def rain_sheet(
@@ -320,23 +320,23 @@ def rain_sheet(
     try:
         render_sheet(TrainingData(data), picture, seed=seed)
     except DataError as error:
-        raise _failure(str(error)) from None
+        raise SystemExit(str(error)) from None
 
 
 def _restorer(model: str, device: str, precision: str) -> Restorer:
     """The restorer of a name or folder, or an explanation of why it cannot be had."""
+    from model.checkpoint_folders import CheckpointError, available, default_weights_dir
     from model.restorer import Restorer
-    from model.weights import CheckpointError, available, default_weights_dir
 
     root = default_weights_dir()
     folder = root / model if model in available(root) else Path(model)
     if not folder.is_dir():
         names = ", ".join(available(root)) or "none"
-        raise _failure(f"{model!r} is neither a checkpoint in {root} (there: {names}) nor a folder")
+        raise SystemExit(f"{model!r} is neither a checkpoint in {root} (there: {names}) nor a folder")
     try:
         return Restorer.from_checkpoint(folder, device=device, precision=precision)
     except (CheckpointError, RuntimeError, ValueError) as error:
-        raise _failure(str(error)) from None
+        raise SystemExit(str(error)) from None
 
 
 def _figures(results: Sequence[SetResult]) -> Table:
@@ -368,18 +368,4 @@ def _prompts(results: Sequence[SetResult]) -> Table:
 
 def _progress() -> Progress:
     """A progress bar on standard error, shown only on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
-
-
-def _failure(message: str) -> typer.Exit:
-    """Print why, and the exit that says that it failed."""
-    err.print(message, markup=False)
-    return typer.Exit(1)
+    return Progress(console=err, transient=True, disable=not err.is_terminal)

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS, Perception, rain_or_clean
-from model.weights import CLIP, CompactCLIP, compact_clip, load_clip, write_checkpoint
+from model.weights import CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.calibration import measure_perception
 from training.descriptions import (
     HELD_OUT,

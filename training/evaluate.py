@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from model.metrics import psnr, ssim
 from model.prompts import Prompt
 from model.restorer import Restorer
 from training.captions import SemanticPrompts
-from training.metrics import psnr, ssim
 from training.pairs import Pair, PairedSet
 
 NO_CAPTIONS = SemanticPrompts({})

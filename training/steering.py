@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.metrics import psnr
 from model.prompts import Prompt
 from model.restorer import Restorer
 from training.descriptions import HELD_OUT, canonical, disturb, sentence
 from training.instructions import LIGHTLY_KEEPS, Request, attributes_of
-from training.metrics import psnr
 from training.rain import Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
 

@@ -27,10 +27,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.captioner import Captioner
+from model.checkpoint_folders import NETWORK, read_config
 from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
-from model.weights import NETWORK, build_network, read_config, read_state
+from model.weights import build_network, read_state
 from training.captions import await_captions, caption_pairs, read_captions
 from training.descriptions import canonical
 from training.instructions import Instructed, Mixture, attributes_of, instruct

@@ -9,9 +9,9 @@ from torch import Tensor
 from app import images
 from app.image_headers import ImageLimits
 from app.images import Photograph
+from model.checkpoint_folders import default_weights_dir
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
 
 MODEL = "tvi-derain-s"
 PROMPT = "a photo with heavy rain streaks"

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.checkpoint_folders import default_weights_dir
 from model.config import PRESETS
 from model.network import TVIDerain
 from model.restorer import Restorer
 from model.text import TextEncoder
-from model.weights import build_text_encoder, default_weights_dir
+from model.weights import build_text_encoder
 
 PAIRS = Path(__file__).resolve().parent.parent / "data" / "pairs"
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.captioner import LONGEST, Captioner
-from model.weights import CheckpointError
+from model.checkpoint_folders import CheckpointError
 
 
 def picture(seed: int, height: int = 50, width: int = 70) -> Tensor:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.checkpoint_folders import NETWORK, CheckpointError, read_config
 from model.prompts import DENSITIES, DIRECTIONS, TYPES, Prompt, describe
 from model.restorer import NonFiniteError, Restorer, choose_precision
-from model.weights import NETWORK, CheckpointError, load_network, read_config
+from model.weights import load_network
 
 HEAVY = Prompt(degradation="a photo with heavy rain streaks falling straight down")
 UNCHANGED = Prompt(degradation="leave it unchanged")

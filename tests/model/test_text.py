@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model.checkpoint_folders import CheckpointError
 from model.config import TextConfig
 from model.prompts import Prompt
 from model.text import TaIlBlock, TextEncoder
-from model.weights import CheckpointError, build_text_encoder, load_clip
+from model.weights import build_text_encoder, load_clip
 
 SENTENCE = "a photo with heavy rain streaks slanting to the left"
 OTHER = "remove the rain only and keep the haze"

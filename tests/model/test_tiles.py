@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.checkpoint_folders import NETWORK, read_config
 from model.prompts import Prompt
 from model.restorer import AbandonedError, Restorer
 from model.tiles import HALO, Tiling, restore_by_tiles
-from model.weights import NETWORK, load_network, read_config
+from model.weights import load_network
 
 HEAVY = Prompt(degradation="a photo with heavy rain streaks falling straight down")
 

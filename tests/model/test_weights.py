@@ -11,20 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.config import PRESETS
-from model.network import TVIDerain
-from model.weights import (
+from model.checkpoint_folders import (
     NETWORK,
     CheckpointError,
     available,
-    build_network,
     default_weights_dir,
-    export_network,
-    load_network,
-    parameter_count,
     read_config,
     sha256,
 )
+from model.config import PRESETS
+from model.network import TVIDerain
+from model.weights import build_network, export_network, load_network, parameter_count
 
 
 @pytest.fixture(scope="module")

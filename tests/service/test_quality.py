@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.metrics import psnr
+from model.metrics import psnr
 
 PAIRS = Path(__file__).parents[1] / "data" / "pairs"
 GAIN = 4.0

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from model.checkpoint_folders import NETWORK, default_weights_dir, read_config
+from model.metrics import psnr, ssim
 from model.restorer import Restorer
-from model.weights import NETWORK, default_weights_dir, load_network, read_config
+from model.weights import load_network
 from training.cli import evaluate
 from training.evaluate import evaluate_pair, evaluate_set, report
-from training.metrics import psnr, ssim
 from training.pairs import PairedSet, find_sets, read_set
 
 DATA = Path(__file__).resolve().parent.parent / "data"

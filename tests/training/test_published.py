@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from model.captioner import Captioner
+from model.metrics import psnr
 from model.restorer import Restorer
 from training.captions import SemanticPrompts, await_captions, caption_of, caption_pairs, read_captions
 from training.evaluate import evaluate_set
 from training.export import export_run
-from training.metrics import psnr
 from training.pairs import PairsError, find_sets
 from training.published import PublishedPairs, read_training_data, training_sets
 from training.scenes import DataError

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app.cli import COMMANDS, add_commands
+from app.cli.entry_points import COMMANDS, add_commands
 
 runner = CliRunner()
 

@@ -9,7 +9,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from training.metrics import luma, psnr, ssim
+from model.metrics import luma, psnr, ssim
 
 
 def picture(seed: int, height: int = 41, width: int = 57) -> Tensor:
