@@ -151,8 +151,8 @@ def per_device(measured: Measured) -> str:
             bounds = measured.limits(device, name)
             bound = min(bounds, key=lambda what: bounds[what])
             row.append(f"{number(bounds[bound] / IMAGE_MEGAPIXELS)} ({bound})")
-            if name == "jpeg":
-                gbit = bounds[bound] * measured.bytes_per_pixel[name] * 8 / 1000
+        jpeg = min(measured.limits(device, "jpeg").values())
+        gbit = jpeg * measured.bytes_per_pixel["jpeg"] * 8 / 1000
         rows.append([*row, number(gbit)])
     titles = (
         "",

@@ -2,8 +2,8 @@
 
     serve run --working-dir . deploy.ray.serve:application replicas=4 gpus=1 cpus=8
 
-A replica is the application of `derain serve`, unchanged: it batches, admits and refuses by itself. Ray starts
-it, sends it requests, and starts another where it or its node dies.
+A replica is the application of `derain serve`, unchanged: it batches, admits and refuses by itself. Ray
+starts it, sends it requests, and starts another where it or its node dies.
 """
 
 import os
