@@ -13,12 +13,13 @@ PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.t
     --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint audit containers
+.PHONY: help serve test lint docs audit containers
 
 help:
 	@echo 'make serve       install and serve on HOST:PORT (0.0.0.0:8000)'
 	@echo 'make test        install and run every check and every test'
 	@echo 'make lint        install and run the checks: ruff, pyright, import-linter'
+	@echo 'make docs        install and build the documentation into site/, from this repository alone'
 	@echo 'make audit       ask the advisory database about every pinned package (needs the network)'
 	@echo 'make containers  build the image, run docker-compose, post a photograph (needs a Docker engine)'
 
@@ -34,6 +35,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# MkDocs 2, which the theme warns of, is not what is installed
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # fails for what it cannot look up, too; pip-audit has an environment of its own, so it decides nothing here
 audit:
@@ -53,6 +58,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable .
 	touch $@
 
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable '.[docs]'
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable '.[test]'
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.installed $(VENV)/.installed-docs

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,17 +14,22 @@ from app.keys import Key, KeyFile
 from app.metrics import Metrics
 from app.quotas import WINDOW_SECONDS, Allowance, QuotaError, Quotas
 from app.schemas import Limit
+from app.tracing import current
 
 OPEN_PATHS = frozenset(
     {"/", "/docs", "/openapi.json", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
-OPEN_PREFIX = "/docs/"
-"""What needs no key: the page, the documentation with its files, probes and metrics. All else does, also what
-does not exist."""
+OPEN_PREFIXES = ("/static/", "/docs/")
+"""What needs no key: the page and the documentation with their files, probes and metrics. All else does, also
+what does not exist."""
+
+
+KEY_PROTOCOL = "derain.key."
 
 
 class Access:
-    """Asks for an API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`. Never in the query.
+    """Asks for an API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`. Never in the query. Pages, which
+    cannot set headers of a WebSocket, offer the subprotocol `derain.key.KEY`.
 
     401 without a valid key; 429 beyond the key's rate or concurrency. Answers to keys with a rate carry
     `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), whose `t` is the seconds
@@ -37,21 +43,38 @@ class Access:
         self._quotas = quotas or Quotas()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] not in ("http", "websocket") or is_open(path):
             await self._app(scope, receive, send)
             return
         secret = _secret(Headers(scope=scope))
         key = self._keys.find(secret) if secret else None
         if key is None:
-            await self._refuse(_unauthorized(bool(secret)), "unauthorized", scope, receive, send)
+            await self._refuse(_unauthorized(given=bool(secret)), "unauthorized", scope, receive, send)
             return
+        current.get().key = key.name
         with ExitStack() as held:
             try:
                 allowance = held.enter_context(self._quotas.hold(key))
             except QuotaError as error:
                 await self._refuse(_too_many(error, key), error.reason, scope, receive, send)
                 return
+            scope["state"]["count_again"] = partial(self._count, secret)
             await self._app(scope, receive, _telling(send, allowance))
+
+    def _count(self, secret: bytes) -> None:
+        """Count one more request of a connection that stays open.
+
+        Raises:
+            ProblemError: the key is no longer valid, or its rate is used up.
+        """
+        key = self._keys.find(secret)
+        if key is None:
+            raise _unauthorized(given=True)
+        try:
+            self._quotas.begin(key)
+        except QuotaError as error:
+            raise _too_many(error, key) from error
 
     async def _refuse(
         self, problem: ProblemError, reason: str, scope: Scope, receive: Receive, send: Send
@@ -62,7 +85,7 @@ class Access:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
 def describe_keys(app: FastAPI) -> None:
@@ -88,10 +111,14 @@ def _secret(headers: Headers) -> bytes:
     """The key that a request brings; empty where it brings none."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     given = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    if not given:
+        offered = (name.strip() for name in headers.get("sec-websocket-protocol", "").split(","))
+        keys = (name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL))
+        given = next(keys, "")
     return given.encode("latin-1")  # as starlette decoded it
 
 
-def _unauthorized(given: bool) -> ProblemError:
+def _unauthorized(*, given: bool) -> ProblemError:
     if given:  # RFC 6750, section 3.1
         challenge, detail = 'Bearer error="invalid_token"', "the API key is not known, or has expired"
     else:
@@ -122,7 +149,7 @@ def _telling(send: Send, allowance: Allowance | None) -> Send:
     headers = _rate_headers(allowance)
 
     async def send_with_rate(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in ("http.response.start", "websocket.accept"):
             MutableHeaders(scope=message).update(headers)
         await send(message)
 

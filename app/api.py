@@ -1,6 +1,7 @@
 """The endpoints."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -25,6 +26,7 @@ from app.schemas import (
     PerceiveOptions,
     PerceiveResponse,
 )
+from app.tracing import current
 
 Options = TypeVar("Options", DerainOptions, PerceiveOptions)
 Value = TypeVar("Value")
@@ -81,15 +83,16 @@ async def derain(
     multipart/form-data."""
     accept = Accept(", ".join(request.headers.getlist("accept")))
     check_answerable(accept)
-    _check_texts(options, pipeline)
+    pipeline.check_texts(prompt=options.prompt, caption=options.caption)
     pipeline.restorer(options.model)
     deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
         wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
     ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
+        pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
         options = _merge(options, submission)
-        _check_texts(options, pipeline)
+        pipeline.check_texts(prompt=options.prompt, caption=options.caption)
         restorer = pipeline.restorer(options.model)
         answer = choose_answer(accept, submission.images, options.format)
         order = Order(
@@ -204,13 +207,6 @@ def _content_length(request: Request) -> int | None:
         return None
 
 
-def _check_texts(options: DerainOptions, pipeline: Pipeline) -> None:
-    limit = pipeline.settings.max_prompt_chars
-    for name in ("prompt", "caption"):
-        if len(getattr(options, name) or "") > limit:
-            raise bad_field(name, f"is longer than {limit} characters")
-
-
 def _merge(options: Options, submission: Submission) -> Options:
     """Fields of the form over query parameters.
 
@@ -224,15 +220,19 @@ async def _read(
     request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
 ) -> Submission:
     settings = pipeline.settings
-    return await read_submission(
-        content_type=request.headers.get("content-type"),
-        content_encoding=request.headers.get("content-encoding"),
-        content_length=_content_length(request),
-        chunks=request.stream(),
-        limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
-        text_fields=text_fields,
-        hold_bytes=ticket.add_bytes,
-    )
+    trace = current.get()
+    with trace.span("receive"):
+        submission = await read_submission(
+            content_type=request.headers.get("content-type"),
+            content_encoding=request.headers.get("content-encoding"),
+            content_length=_content_length(request),
+            chunks=request.stream(),
+            limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
+            text_fields=text_fields,
+            hold_bytes=ticket.add_bytes,
+        )
+    trace.images = len(submission.images)
+    return submission
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, Value]) -> Value:

@@ -127,6 +127,7 @@ class BatchQueue(Generic[Payload, Result]):
         self._pixels = 0
         self._running_pixels = 0
         self._running_since = 0.0
+        self._busy_seconds = 0.0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
 
@@ -143,6 +144,13 @@ class BatchQueue(Generic[Payload, Result]):
             if self._running_pixels:
                 running = max(0.0, running - (self._clock() - self._running_since))
             return self.throughput.seconds(self._pixels) + running
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds so far in which the taker had a batch."""
+        with self._changed:
+            running = self._clock() - self._running_since if self._running_pixels else 0.0
+            return self._busy_seconds + running
 
     def put(self, entries: Sequence[Entry[Payload, Result]]) -> None:
         """Append entries in order; all of them or none.
@@ -175,6 +183,7 @@ class BatchQueue(Generic[Payload, Result]):
             drained.
         """
         with self._changed:
+            self._busy_seconds = self.busy_seconds
             self._running_pixels = 0
             while True:
                 batch = self._form()

@@ -21,6 +21,7 @@ from app.formats import (
     UnsupportedFormatError,
 )
 from app.schemas import FieldError, Limit, ProblemDetails
+from app.tracing import current
 from app.worker import RestorationError
 
 MEDIA_TYPE = "application/problem+json"
@@ -62,9 +63,11 @@ class ProblemError(Exception):
         self.errors = errors
         self.headers = dict(headers or {})
 
-    def response(self, request_id: str) -> Response:
-        """The answer, whose `instance` is `urn:derain:request:<request id>`."""
-        details = ProblemDetails(
+    def details(self, request_id: str) -> ProblemDetails:
+        """The body of the answer, whose `instance` is `urn:derain:request:<request id>`; its kind is left for
+        whoever counts and logs."""
+        current.get().problem = self.kind
+        return ProblemDetails(
             type=f"urn:derain:problem:{self.kind}",
             title=self.kind.replace("-", " ").capitalize(),
             status=self.status,
@@ -74,8 +77,11 @@ class ProblemError(Exception):
             image=self.image,
             errors=self.errors,
         )
+
+    def response(self, request_id: str) -> Response:
+        """The answer."""
         return Response(
-            details.model_dump_json(exclude_none=True),
+            self.details(request_id).model_dump_json(exclude_none=True),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=self.headers,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from app import heic, inputs
 from app.batching import BatchKey, BatchQueue
@@ -116,14 +116,14 @@ class Restoration:
         A file that fails does not stop the others; each result appears whole or not at all.
         """
         waiting = iter(tasks)
-        worker = DeviceWorker({self._restorer.name: self._restorer}, self._queue, on_batch=lambda *_: None)
+        worker = DeviceWorker({self._restorer.name: self._restorer}, self._queue, on_batch=_ignore)
         worker.start()
         with ThreadPoolExecutor(self._jobs, "codec", initializer=compute_alone) as pool:
             try:
                 while True:
                     while not self._stopped and self._has_room() and (task := next(waiting, None)):
                         self._loading.add(pool.submit(self._load, task))
-                    running = [*self._loading, *self._restoring, *self._writing]
+                    running: list[Future[Any]] = [*self._loading, *self._restoring, *self._writing]
                     if not running:
                         break
                     wait(running, STOP_SECONDS, return_when=FIRST_COMPLETED)
@@ -224,6 +224,10 @@ def perceive_files(
                 yield first, perceived.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ignore(_images: int, _pixels: int) -> None:
+    """Nobody counts batches here."""
 
 
 def _write(restored: _Decoded) -> Outcome:

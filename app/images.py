@@ -269,13 +269,16 @@ def check_fits(photograph: Photograph, image_format: ImageFormat) -> None:
         )
 
 
-def encode(photograph: Photograph, image_format: ImageFormat) -> bytes:
+def encode(photograph: Photograph, image_format: ImageFormat, quality: int | None = None) -> bytes:
     """Write a photograph as a file; its pixels may have been restored meanwhile (`Photograph.with_pixels`).
 
     Alpha, colour profile and metadata are kept, as far as the format holds them, and greyscale stays
     greyscale. JPEG and BMP hold no alpha: there the image is laid over white. What came without loss goes out
     without loss where the format can, and what has 16 bits keeps them in PNG and TIFF; elsewhere they are
     rounded to 8.
+
+    Args:
+        quality: of formats with loss, 1 to 100, also for what came without; None: `JPEG_QUALITY`.
 
     Raises:
         UnencodableImageError: the format cannot hold the image.
@@ -295,11 +298,13 @@ def encode(photograph: Photograph, image_format: ImageFormat) -> bytes:
     if image_format is JPEG:
         options = {"quality": JPEG_QUALITY, "subsampling": "4:4:4"}
     elif image_format is WEBP:
-        options = dict(WEBP_LOSSLESS if photograph.lossless else WEBP_LOSSY)
+        options = dict(WEBP_LOSSLESS if photograph.lossless and quality is None else WEBP_LOSSY)
     elif image_format is AVIF:
         options = AVIF_OPTIONS | {"subsampling": "4:0:0" if mode == "L" else "4:4:4"}
     elif image_format is HEIC:
         options = dict(HEIC_OPTIONS)
+    if quality is not None:
+        options["quality"] = quality
     options |= metadata.save_options(photograph.metadata, image_format)
     if photograph.icc_profile is not None:
         options["icc_profile"] = photograph.icc_profile

@@ -13,22 +13,38 @@ import torch
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import access, api, docs, errors, images, inference_protocol, logs, openapi, operations
+from app import (
+    access,
+    api,
+    docs,
+    errors,
+    images,
+    inference_protocol,
+    logs,
+    openapi,
+    operations,
+    page,
+    stream,
+    tracing,
+)
 from app.access import Access
 from app.batching import BatchQueue
 from app.checkpoints import default_model, device_type
 from app.cores import usable_cores
+from app.device_memory import device_memory
 from app.hosts import TrustedHosts
 from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
-from app.middleware import LingeringClose, RequestContext
+from app.middleware import NO_TELEMETRY, LastResort, LingeringClose, RequestContext
+from app.origins import Origins
 from app.overload import RefuseEarly
 from app.pipeline import Pipeline
 from app.protocol import bounded_protocol
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.timeouts import BodyPace
+from app.tracing import Tracing, TracingError
 from app.worker import RestorationQueue, calibrate
 from model import checkpoint_folders, memory
 from model.captioner import Captioner
@@ -46,6 +62,8 @@ EXPOSED_HEADERS = (
     "X-Derain-Model",
     "X-Derain-Prompt",
     "X-Request-ID",
+    "traceparent",
+    "tracestate",
 )
 """What pages of the origins in `cors_origins` may read of an answer."""
 
@@ -58,11 +76,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises:
         app.keys.KeyFileError: the file of API keys cannot be read.
+        app.tracing.TracingError: traces are asked for and cannot be made.
     """
     settings = settings or Settings()
+    logs.set_up(settings.log_level, settings.log_format)
+    traces = _tracing(settings)
     metrics = Metrics()
     keys = KeyFile(settings.api_keys_file) if settings.api_keys_file is not None else None
-    logs.keep_queries_out()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -72,8 +92,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with ThreadPoolExecutor(1, "loader") as loader:
             # in a thread that ends: helpers that OpenMP keeps for it would count with those of the device's
             # thread, and where there are more than cores, all go to sleep at every operator's end
-            pipeline = await asyncio.get_running_loop().run_in_executor(loader, _load, settings, metrics)
+            pipeline = await asyncio.get_running_loop().run_in_executor(
+                loader, _load, settings, metrics, traces
+            )
         app.state.pipeline = pipeline
+        traces.start()
         pipeline.start()
         if keys is None:
             logger.warning("no API keys: whoever reaches this service may use it (DERAIN_API_KEYS_FILE)")
@@ -90,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             with _on_termination(pipeline.admission.drain):
                 yield
                 await asyncio.to_thread(pipeline.stop)
+        await asyncio.to_thread(traces.stop)
 
     app = FastAPI(
         title="TVI-Derain",
@@ -97,20 +121,38 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
+    app.state.stream_places = stream.StreamPlaces(settings.max_streams)
     app.include_router(api.router)
+    app.include_router(stream.router)
     app.include_router(inference_protocol.router)
     app.include_router(api.probes)
     if settings.metrics_port is None:
         app.include_router(api.scraping)
     app.include_router(docs.router)
+    app.include_router(page.router)
     errors.install(app)
     openapi.install(app)
-    _add_middleware(app, settings, metrics, keys)
+    _add_middleware(app, settings, metrics, traces, keys)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, keys: KeyFile | None) -> None:
+def _tracing(settings: Settings) -> Tracing:
+    if not tracing.is_wanted(settings.tracing):
+        return Tracing()
+    try:
+        from app.otel import OpenTelemetry
+    except ModuleNotFoundError as error:
+        raise TracingError(
+            f"traces need the extra otel: pip install 'tvi-derain[otel]' ({error}); or set it to false"
+        ) from None
+    return OpenTelemetry()
+
+
+def _add_middleware(
+    app: FastAPI, settings: Settings, metrics: Metrics, traces: Tracing, keys: KeyFile | None
+) -> None:
     """From the innermost, which sees a request last, to the outermost."""
     app.add_middleware(Methods)
     app.add_middleware(
@@ -125,20 +167,29 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, keys: Ke
         access.describe_keys(app)
     if settings.trusted_hosts:
         app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
+    app.add_middleware(Origins, allowed=settings.cors_origins)
     app.add_middleware(LingeringClose)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "X-Request-Timeout"),
+            allow_headers=(
+                "Authorization",
+                "X-API-Key",
+                "X-Request-ID",
+                "X-Request-Timeout",
+                "traceparent",
+                "tracestate",
+            ),
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext, metrics=metrics, tracing=traces)
 
 
-def _load(settings: Settings, metrics: Metrics) -> Pipeline:
+def _load(settings: Settings, metrics: Metrics, traces: Tracing) -> Pipeline:
     """Load and warm up every checkpoint, and load the captioner if there is one.
 
     Raises:
@@ -179,6 +230,7 @@ def _load(settings: Settings, metrics: Metrics) -> Pipeline:
         queue=queue,
         metrics=metrics,
         captioner=captioner,
+        tracing=traces,
     )
 
 
@@ -188,19 +240,8 @@ def _watch(restorers: Mapping[str, Restorer], metrics: Metrics) -> None:
         return sum(info.hits for info in infos), sum(info.misses for info in infos)
 
     metrics.watch_text_cache(text_cache)
-    devices = {restorer.device for restorer in restorers.values() if restorer.device.type == "cuda"}
-    for device in devices:
-
-        def memory(device: torch.device = device) -> dict[str, int]:
-            free, total = torch.cuda.mem_get_info(device)
-            return {
-                "allocated": torch.cuda.memory_allocated(device),
-                "reserved": torch.cuda.memory_reserved(device),
-                "free": free,
-                "total": total,
-            }
-
-        metrics.watch_device_memory(memory)
+    (device,) = {restorer.device for restorer in restorers.values()}
+    metrics.watch_device_memory(lambda: device_memory(device))
 
 
 @contextmanager

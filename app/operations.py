@@ -13,8 +13,9 @@ from starlette.datastructures import State
 
 from app import api, errors
 from app.metrics import Metrics
-from app.middleware import LingeringClose, RequestContext
+from app.middleware import NO_TELEMETRY, LastResort, LingeringClose, RequestContext
 from app.security_headers import SecurityHeaders
+from app.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,15 @@ LEAVE_SECONDS = 5
 
 def create_operations(state: State, metrics: Metrics) -> FastAPI:
     """`/livez`, `/readyz` and `/metrics` of the service with this state, and nothing else."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
     app.state = state
     app.include_router(api.probes)
     app.include_router(api.scraping)
     errors.install(app)
     app.add_middleware(LingeringClose)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(LastResort)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext, metrics=metrics, tracing=Tracing())
     return app
 
 

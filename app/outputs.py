@@ -61,13 +61,14 @@ def plan(
     Raises:
         OutputError: two results would be one file, or a result would replace an input.
     """
+    tasks: list[Task] = []
+    unreadable: list[Unreadable] = []
     if output == PIPE or not (output.is_dir() or (format_of(output) is None and not output.exists())):
         if len(inputs) > 1:
             raise OutputError(f"{output} is not a folder, and there are {len(inputs)} images")
         [source] = inputs
-        tasks, unreadable = [Task(source.path, output, image_format or format_of(output))], list[Unreadable]()
+        tasks.append(Task(source.path, output, image_format or format_of(output)))
     else:
-        tasks, unreadable = [], []
         for source in inputs:
             try:
                 written = image_format or _came_in(source.path)

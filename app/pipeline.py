@@ -3,20 +3,25 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
+
+from torch import Tensor
 
 from app import heic, images
 from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
 from app.cores import usable_cores
-from app.errors import ImageProblemError, ProblemError
+from app.errors import ImageProblemError, ProblemError, bad_field
 from app.formats import ImageError, ImageFormat
 from app.image_headers import ImageHeader, ImageLimits, read_header
 from app.images import Photograph
-from app.metrics import Metrics
+from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
+from app.tracing import Trace, Tracing, current
 from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
 from model.captioner import Captioner
 from model.perception import Perceived
@@ -42,6 +47,8 @@ class Order:
         prompt: the degradation prompt; None: perceived.
         caption: the semantic prompt; None: the captioner's, where there is one.
         model: the name of a loaded checkpoint.
+        perceive: says the degradation prompt of a picture (3, H, W); None: the model's own perception.
+        quality: of answers in formats with loss, 1 to 100; None: the service's own.
     """
 
     images: list[bytes]
@@ -50,6 +57,8 @@ class Order:
     caption: str | None
     model: str
     keep_metadata: bool = True
+    perceive: Callable[[Tensor], str] | None = None
+    quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +115,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A photograph, first as it came and then restored, the format of its answer, its prompt, and the seconds
-    that decoding and perceiving took."""
+    """A photograph, first as it came and then restored, its place among those of the request (from 1), the
+    format of its answer, its prompt, and the seconds that decoding and perceiving took."""
 
     photograph: Photograph
+    number: int
     image_format: ImageFormat
     prompt: str
     caption: str | None
@@ -123,6 +133,7 @@ class Pipeline:
         restorers: the loaded checkpoints by name; must hold `default_model`.
         queue: shared with the worker that `run` starts.
         captioner: says what an image shows where the client does not.
+        tracing: makes the spans of batches; those of a request go into `app.tracing.current`.
     """
 
     def __init__(
@@ -134,6 +145,7 @@ class Pipeline:
         queue: RestorationQueue,
         metrics: Metrics,
         captioner: Captioner | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.restorers = restorers
@@ -148,13 +160,25 @@ class Pipeline:
             on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue
-        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch)
+        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch, tracing=tracing)
         self._codecs = ThreadPoolExecutor(
             settings.codec_threads or usable_cores(), "codec", initializer=compute_alone
         )
         metrics.queue_images.set_function(lambda: queue.images)
+        metrics.inflight_images.set_function(lambda: self.admission.images)
+        metrics.inflight_images_limit.set(settings.max_queue_images)
+        metrics.batch_pixels_limit.set_function(lambda: queue.batch_pixels)
+        metrics.throughput.set_function(lambda: queue.throughput.pixels_per_second)
         metrics.backlog_seconds.set_function(lambda: self.admission.backlog_seconds)
+        metrics.deadline_seconds.set(settings.deadline_seconds)
+        metrics.inflight_requests.set_function(lambda: self.admission.requests)
         metrics.inflight_bytes.set_function(lambda: self.admission.bytes)
+        metrics.inflight_bytes_limit.set(settings.max_inflight_bytes)
+        metrics.watch_device(
+            busy_seconds=lambda: queue.busy_seconds,
+            steps=lambda: self._worker.steps,
+            out_of_memory=lambda: self._worker.out_of_memory,
+        )
 
     @property
     def alive(self) -> bool:
@@ -190,9 +214,23 @@ class Pipeline:
             )
         return restorer
 
+    def check_texts(self, *, prompt: str | None, caption: str | None) -> None:
+        """Refuse sentences that are longer than is taken.
+
+        Raises:
+            ProblemError: 422.
+        """
+        limit = self.settings.max_prompt_chars
+        for name, text in (("prompt", prompt), ("caption", caption)):
+            if len(text or "") > limit:
+                raise bad_field(name, f"is longer than {limit} characters")
+
     def run(self, function: Callable[..., Value], *arguments: object) -> asyncio.Future[Value]:
-        """Call a function in a thread that decodes and encodes."""
-        return asyncio.get_running_loop().run_in_executor(self._codecs, function, *arguments)
+        """Call a function in a thread that decodes and encodes, on behalf of the current request."""
+        context = copy_context()
+        return asyncio.get_running_loop().run_in_executor(
+            self._codecs, lambda: context.run(function, *arguments)
+        )
 
     async def restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
         """Restore all images of an order; when one fails, the order fails.
@@ -243,11 +281,12 @@ class Pipeline:
             async with asyncio.timeout(deadline.left):
                 await self._make_room([data], None, ticket)
                 photograph = await self.run(self._decode, data)
-                return await self.run(restorer.perceive, photograph.pixels)
+                return await self.run(self._perceive, restorer, photograph)
         except TimeoutError as error:
             raise DeadlineError(f"not perceived within {deadline.seconds:g} seconds") from error
 
     async def _restore(self, order: Order, ticket: Ticket, deadline: Deadline) -> Outcome:
+        started = time.perf_counter()
         restorer = self.restorer(order.model)
         pixels = await self._make_room(order.images, order.formats, ticket)
         ticket.add_pixels(pixels, deadline.left)
@@ -262,7 +301,12 @@ class Pipeline:
             replace(item, photograph=item.photograph.with_pixels(answer.image))
             for item, answer in zip(prepared, restored, strict=True)
         ]
-        files = await self._each(prepared, self._encode)
+        files = await self._each(prepared, partial(self._encode, quality=order.quality))
+        self.metrics.observe_restored(
+            [file.width * file.height for file in files],
+            ["given" if order.prompt else PROMPTS[item.prompt] for item in prepared],
+            time.perf_counter() - started,
+        )
         prompts = [item.prompt for item in prepared]
         captions = [item.caption for item in prepared if item.caption]
         return Outcome(
@@ -313,32 +357,50 @@ class Pipeline:
         return sum(header.pixels for header in headers)
 
     def _decode(self, data: bytes) -> Photograph:
-        return images.decode(data, self._limits)
+        with current.get().span("decode"):
+            return images.decode(data, self._limits)
+
+    def _perceive(self, restorer: Restorer, photograph: Photograph) -> Perceived:
+        with current.get().span("perceive"):
+            return restorer.perceive(photograph.pixels)
 
     def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
-        started = time.perf_counter()
-        photograph = images.decode(_take(order.images, index), self._limits)
-        if not order.keep_metadata:
-            photograph = photograph.without_metadata()
-        image_format = order.formats[index] or heic.answer_format(photograph.image_format)
-        images.check_fits(photograph, image_format)
-        prompt = order.prompt or restorer.perceive(photograph.pixels).prompt
-        caption = order.caption
-        if caption is None and self.captioner is not None:
-            caption = self.captioner.caption(photograph.pixels) or None
-        seconds = time.perf_counter() - started
-        self.metrics.observe_stage("decode", seconds)
-        return _Prepared(photograph, image_format, prompt, caption, seconds=seconds)
+        trace = current.get()
+        number = index + 1
+        with trace.span("decode", image=number) as stage:
+            photograph = images.decode(_take(order.images, index), self._limits)
+            stage.attributes.update(
+                format=photograph.image_format.name, width=photograph.width, height=photograph.height
+            )
+            if not order.keep_metadata:
+                photograph = photograph.without_metadata()
+            image_format = order.formats[index] or heic.answer_format(photograph.image_format)
+            images.check_fits(photograph, image_format)
+            prompt, caption = order.prompt, order.caption
+            if not prompt:
+                with stage.span("perceive"):
+                    pixels = photograph.pixels
+                    prompt = order.perceive(pixels) if order.perceive else restorer.perceive(pixels).prompt
+            if caption is None and self.captioner is not None:
+                with stage.span("caption"):
+                    caption = self.captioner.caption(photograph.pixels) or None
+        self.metrics.observe_stage("decode", stage.seconds, trace.exemplar)
+        return _Prepared(photograph, number, image_format, prompt, caption, seconds=stage.seconds)
 
     async def _through_queue(
         self, prepared: Sequence[_Prepared], restorer: Restorer, ticket: Ticket, deadline: "Deadline"
     ) -> list[Restored]:
+        trace = current.get()
         entries = [
             RestorationEntry(
                 key=BatchKey(
                     restorer.name, *restorer.padded_size(item.photograph.height, item.photograph.width)
                 ),
-                payload=Job(item.photograph.pixels, Prompt(degradation=item.prompt, semantic=item.caption)),
+                payload=Job(
+                    item.photograph.pixels,
+                    Prompt(degradation=item.prompt, semantic=item.caption),
+                    trace.span("inference", image=item.number),
+                ),
                 deadline=deadline.at,
             )
             for item in prepared
@@ -351,21 +413,51 @@ class Pipeline:
             # where one failed, or the client left: the others are not needed any more, even if they run
             for entry in entries:
                 entry.abandon()
+                _record_wait(entry, trace)
         for item in restored:
-            self.metrics.observe_stage("queue", item.queue_seconds)
-            self.metrics.observe_stage("inference", item.inference_seconds)
+            self.metrics.observe_stage("queue", item.queue_seconds, trace.exemplar)
+            self.metrics.observe_stage("inference", item.inference_seconds, trace.exemplar)
         return restored
 
-    def _encode(self, restored: _Prepared) -> RestoredFile:
-        started = time.perf_counter()
+    def _encode(self, restored: _Prepared, *, quality: int | None) -> RestoredFile:
+        trace = current.get()
         photograph = restored.photograph
-        data = images.encode(photograph, restored.image_format)
-        seconds = time.perf_counter() - started
-        self.metrics.observe_stage("encode", seconds)
-        return RestoredFile(data, restored.image_format, photograph.width, photograph.height, seconds)
+        with trace.span("encode", image=restored.number, format=restored.image_format.name) as stage:
+            data = images.encode(photograph, restored.image_format, quality)
+        self.metrics.observe_stage("encode", stage.seconds, trace.exemplar)
+        return RestoredFile(data, restored.image_format, photograph.width, photograph.height, stage.seconds)
 
     async def _each(self, items: Sequence[Item], function: Callable[[Item], Value]) -> list[Value]:
-        return await _all([self.run(function, item) for item in items])
+        asked = time.perf_counter()
+
+        def begin(item: Item) -> Value:
+            self.metrics.observe_stage("codec_wait", time.perf_counter() - asked)
+            return function(item)
+
+        return await _all([self.run(begin, item) for item in items])
+
+
+def _record_wait(entry: RestorationEntry, trace: Trace) -> None:
+    """Record the spans of an entry for which nobody waits any more: in the queue, and on the device if it got
+    there."""
+    now = time.monotonic()
+    error = _failure(entry.reply)
+    inference = entry.payload.span
+    queue = trace.span("queue", **inference.attributes)
+    queue.started, queue.finished = entry.queued_at, entry.taken_at or now
+    if not inference.started:
+        queue.error = error
+        trace.record(queue)
+        return
+    trace.record(queue)
+    inference.finished, inference.error = inference.finished or now, error
+    trace.record(inference)
+    inference.error = None  # its traceback holds whatever the frames held
+
+
+def _failure(reply: "Future[Restored]") -> BaseException | None:
+    """Why there is no result, if there is none."""
+    return CancelledError() if reply.cancelled() or not reply.done() else reply.exception()
 
 
 def _blaming(index: int, of: int, function: Callable[[Item], Value], item: Item) -> Value:

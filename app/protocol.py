@@ -1,16 +1,21 @@
-"""HTTP/1.1 with bounds that uvicorn's own protocol lacks: on slow and endless heads, and on clients that do
-not read their answers."""
+"""HTTP/1.1 and WebSockets with bounds that uvicorn's own protocols lack: on slow and endless heads, and on
+clients that do not read their answers."""
 
 import asyncio
 import uuid
+from asyncio import BaseTransport
 from http import HTTPStatus
 from typing import ClassVar, cast
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.errors import ProblemError
+from app.logs import log_request
 from app.schemas import Limit
 from app.settings import Settings
+from app.tracing import Trace
 
 HEAD_BYTES = 32 * 1024
 """Longest head of a request: its line and all header fields. Also of what else is not body: chunk extensions
@@ -28,6 +33,50 @@ def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
     return Bounded
 
 
+def bounded_websocket(settings: Settings) -> type[WebSocketsSansIOProtocol]:
+    """The protocol class to give to uvicorn as `ws`."""
+
+    class Bounded(BoundedWebSocket):
+        stall_seconds = settings.body_timeout_seconds
+        bytes_per_second = settings.body_bytes_per_second
+
+    return Bounded
+
+
+class ReaderWatch:
+    """Aborts a connection whose client reads what is written for it slower than `bytes_per_second`, over
+    `stall_seconds`."""
+
+    def __init__(self, transport: asyncio.Transport, stall_seconds: float, bytes_per_second: float) -> None:
+        self._transport = transport
+        self._stall = stall_seconds
+        self._pace = bytes_per_second
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread = 0
+
+    def start(self) -> None:
+        """Watch, until all that was written is read."""
+        if self._timer is None:
+            self._unread = self._transport.get_write_buffer_size()
+            self._timer = asyncio.get_running_loop().call_later(self._stall, self._check)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        unread = self._transport.get_write_buffer_size()
+        if unread == 0:
+            return
+        if self._unread - unread < self._pace * self._stall:
+            self._transport.abort()
+        else:
+            self.start()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which waits for the head of a request no longer than `head_seconds`.
 
@@ -41,8 +90,6 @@ class BoundedProtocol(HttpToolsProtocol):
     bytes_per_second: ClassVar[float] = 16 * 1024.0
 
     _head_timer: asyncio.TimerHandle | None = None
-    _reader_timer: asyncio.TimerHandle | None = None
-    _unread = 0
     _head_bytes = 0
     _other_bytes = 0  # in a row, that were neither body nor completed a head
     _in_head = True
@@ -51,12 +98,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start to wait for the first head."""
         super().connection_made(transport)
+        self._reader = ReaderWatch(transport, self.stall_seconds, self.bytes_per_second)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks."""
         self._stop_head_timer()
-        self._stop_reader_timer()
+        self._reader.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -103,22 +151,22 @@ class BoundedProtocol(HttpToolsProtocol):
         """Watch the client read the last of an answer after which the connection closes."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_reader()
+            self._reader.start()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close, even if the client does not read what was sent."""
         super().timeout_keep_alive_handler()
-        self._watch_reader()
+        self._reader.start()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the answer is written."""
         super().pause_writing()
-        self._watch_reader()
+        self._reader.start()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         if not self.transport.is_closing():
-            self._stop_reader_timer()
+            self._reader.stop()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -174,30 +222,62 @@ class BoundedProtocol(HttpToolsProtocol):
             fields = [*self.server_state.default_headers, *response.raw_headers]
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
             self.transport.write(head + lines + b"\r\n" + bytes(response.body))
+            if not self._answering():  # else the application knows of the request, and logs it
+                trace = Trace(request_id)
+                trace.status, trace.problem = problem.status, problem.kind
+                trace.client = self.client[0] if self.client else None
+                log_request(trace)
         self.transport.close()
-        self._watch_reader()
-
-    def _watch_reader(self) -> None:
-        if self._reader_timer is None:
-            self._unread = self.transport.get_write_buffer_size()
-            self._reader_timer = self.loop.call_later(self.stall_seconds, self._check_reader)
-
-    def _check_reader(self) -> None:
-        self._reader_timer = None
-        unread = self.transport.get_write_buffer_size()
-        if unread == 0:
-            return
-        if self._unread - unread < self.bytes_per_second * self.stall_seconds:
-            self.transport.abort()
-        else:
-            self._watch_reader()
+        self._reader.start()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _stop_reader_timer(self) -> None:
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which aborts connections whose clients do not read, and leaves the last word to the
+    application when the server ends."""
+
+    stall_seconds: ClassVar[float] = 20.0
+    bytes_per_second: ClassVar[float] = 16 * 1024.0
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Made by an upgrade."""
+        super().connection_made(transport)
+        self._reader = ReaderWatch(self.transport, self.stall_seconds, self.bytes_per_second)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all clocks."""
+        self._reader.stop()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than messages are written."""
+        super().pause_writing()
+        self._reader.start()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if not self.transport.is_closing():
+            self._reader.stop()
+        super().resume_writing()
+
+    def keepalive_timeout(self) -> None:
+        """Close, even if the client does not read what was sent."""
+        super().keepalive_timeout()
+        self._reader.start()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a refusal completes the handshake too, or uvicorn would log an error."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
+
+    def shutdown(self) -> None:
+        """Tell the application, by code 1012, that the server ends: it finishes what it has begun."""
+        if self.handshake_complete and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1012, "reason": None})
+        else:
+            super().shutdown()

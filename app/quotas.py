@@ -66,7 +66,7 @@ class Quotas:
         Raises:
             QuotaError: it may not be made now.
         """
-        usage = self._usages.setdefault(key.sha256, Usage())
+        usage = self._usage(key)
         if key.concurrent_requests is not None and usage.running >= key.concurrent_requests:
             raise QuotaError("concurrency", "concurrent_requests", key.concurrent_requests, 1)
         allowance = self._begin(usage, key.requests_per_minute)
@@ -75,6 +75,17 @@ class Quotas:
             yield allowance
         finally:
             usage.running -= 1
+
+    def begin(self, key: Key) -> None:
+        """Count one more request of this key.
+
+        Raises:
+            QuotaError: it may not be made now.
+        """
+        self._begin(self._usage(key), key.requests_per_minute)
+
+    def _usage(self, key: Key) -> Usage:
+        return self._usages.setdefault(key.sha256, Usage())
 
     def _begin(self, usage: Usage, limit: int | None) -> Allowance | None:
         if limit is None:

@@ -198,3 +198,64 @@ class ProblemDetails(BaseModel):
     limit: Limit | None = None
     image: int | None = Field(default=None, description="Which of several images, counted from 1.")
     errors: list[FieldError] | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a client of WS /stream can say in a text message; it holds for the frames that follow."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Text = Field(
+        default=None, description="The degradation prompt; without one it is perceived, scene by scene."
+    )
+    caption: Text = Field(default=None, description="The semantic prompt.")
+    model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
+    format: Literal["png", "jpeg", "webp", "avif"] | None = Field(
+        default=None, description="Format of the restored frames; else each as it came."
+    )
+    quality: int | None = Field(
+        default=None, ge=1, le=100, description="Of restored frames in formats with loss; else 95."
+    )
+    timeout: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a frame may take from its arrival to its answer; else 30, or the deadline "
+        "of the service if that is shorter.",
+    )
+
+
+class StreamTimings(Timings):
+    """Milliseconds that a frame took."""
+
+    wait: float = Field(description="For a frame that came before it, before it was decoded.")
+
+
+class StreamFrame(BaseModel):
+    """The text message before the binary message of a restored frame."""
+
+    type: Literal["frame"] = "frame"
+    sequence: int = Field(description="Which of the frames sent over this connection it is, from 0.")
+    dropped: int = Field(description="Frames dropped, for newer ones, since the last answer.")
+    dropped_total: int = Field(description="Frames dropped since the connection was opened.")
+    media_type: str
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    model: str
+    prompt: str
+    perceived: bool = Field(description="Whether the service perceived the prompt itself.")
+    batch_size: int = Field(description="Frames and images of whomever in the batch on the device.")
+    timings_ms: StreamTimings
+
+
+class StreamProblem(BaseModel):
+    """The text message about a frame that was not restored; no binary message follows."""
+
+    type: Literal["problem"] = "problem"
+    sequence: int = Field(description="Which frame.")
+    dropped: int
+    dropped_total: int
+    problem: ProblemDetails
+    retry_after_seconds: int | None = Field(
+        default=None, description="How long no frame is taken, where there is no room for one."
+    )

@@ -10,6 +10,7 @@ PAGE_HEADERS = {
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self' data: blob:",
+            "font-src 'self'",
             "connect-src 'self'",
             "form-action 'self'",
             "base-uri 'none'",

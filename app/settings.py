@@ -82,6 +82,18 @@ class Settings(BaseSettings):
         default=0, description="Threads that decode and encode; 0: one per CPU core."
     )
 
+    max_streams: NonNegativeInt = Field(
+        default=32,
+        description="Most connections of WS /stream; beyond it 503. Each may hold three frames of "
+        "max_frame_bytes besides those that max_inflight_bytes counts.",
+    )
+    max_frame_bytes: PositiveInt = Field(
+        default=8 * MIB, description="Largest encoded frame of WS /stream, bytes."
+    )
+    stream_idle_seconds: PositiveFloat = Field(
+        default=60.0, description="How long a connection of WS /stream may send no frame."
+    )
+
     api_keys_file: Path | None = Field(
         default=None,
         description="TOML file of API keys, see app/keys.py; unset: whoever gets here may use it.",
@@ -115,6 +127,23 @@ class Settings(BaseSettings):
     body_deadline_seconds: PositiveFloat = Field(
         default=600.0, description="Longest wait for all of a body; beyond it 408."
     )
+
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Lines for people, or a JSON object a line."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged at least; requests are at info."
+    )
+    tracing: bool | None = Field(
+        default=None,
+        description="Send traces to an OpenTelemetry collector, see docs/tracing.md; needs the extra otel. "
+        "Unset: where OTEL_EXPORTER_OTLP_ENDPOINT names one.",
+    )
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("models", "cors_origins", "trusted_hosts", mode="before")
     @classmethod

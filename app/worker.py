@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from app.batching import BatchQueue, Entry
+from app.tracing import NOBODY, Span, Tracing
 from model.prompts import Prompt
 from model.restorer import AbandonedError
 
@@ -41,10 +42,12 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to restore: uint8 `(3, H, W)` on the CPU, which may be overwritten, and its prompt."""
+    """One image to restore: uint8 `(3, H, W)` on the CPU, which may be overwritten, its prompt, and the span
+    of being restored, to which the worker gives its clock readings."""
 
     image: torch.Tensor
     prompt: Prompt
+    span: Span = field(default_factory=lambda: NOBODY.span("inference"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class DeviceWorker:
     Args:
         networks: by model name, the first field of the batch key.
         on_batch: told images and padded pixels of every batch that was restored.
+        tracing: makes the spans of batches.
+
+    Attributes:
+        steps: runs of the network begun so far: one for a batch, one for each tile of a large image.
+        out_of_memory: batches so far for which memory did not suffice.
     """
 
     def __init__(
@@ -89,10 +97,14 @@ class DeviceWorker:
         queue: RestorationQueue,
         *,
         on_batch: Callable[[int, int], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._networks = networks
         self._queue = queue
         self._on_batch = on_batch
+        self.steps = 0
+        self.out_of_memory = 0
+        self._tracing = tracing or Tracing()
         self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
@@ -126,22 +138,33 @@ class DeviceWorker:
     def _restore(self, entries: list[RestorationEntry], started: float) -> None:
         key = entries[0].key
         jobs = [entry.payload for entry in entries]
-        attempted = time.monotonic()
+        spans = [job.span for job in jobs]
+        pixels = len(entries) * key.pixels
+        for span in spans:
+            span.started = started
+
+        def given_up() -> bool:  # asked before every run of the network
+            self.steps += 1
+            return all(entry.abandoned for entry in entries)
+
+        attempt = self._tracing.batch(spans, model=key.model, batch_size=len(entries), padded_pixels=pixels)
         try:
-            images = self._networks[key.model].restore(
-                [job.image for job in jobs],
-                [job.prompt for job in jobs],
-                # a batch may be tried again in halves, and needs its images for that
-                in_place=len(jobs) == 1,
-                cancelled=lambda: all(entry.abandoned for entry in entries),
-            )
+            with attempt:
+                images = self._networks[key.model].restore(
+                    [job.image for job in jobs],
+                    [job.prompt for job in jobs],
+                    # a batch may be tried again in halves, and needs its images for that
+                    in_place=len(jobs) == 1,
+                    cancelled=given_up,
+                )
         except AbandonedError:
             for entry in entries:
                 # a new one: what was raised refers to the images by its traceback
-                entry.reply.set_exception(AbandonedError("nobody waits for this image any more"))
+                self._fail(entry, AbandonedError("nobody waits for this image any more"))
             return
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
+                self.out_of_memory += 1
                 self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)
                 logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
             if len(entries) > 1:
@@ -150,14 +173,14 @@ class DeviceWorker:
                 self._restore(entries[:middle], started)
                 self._restore(entries[middle:], started)
             else:
-                logger.error("restoration failed", exc_info=error)
-                entries[0].reply.set_exception(RestorationError("the network failed on this image"))
+                logger.error("restoration failed", exc_info=error, extra={"trace": spans[0].trace})
+                self._fail(entries[0], RestorationError("the network failed on this image"))
             return
-        finished = time.monotonic()
-        pixels = len(entries) * key.pixels
-        self._queue.throughput.observe(pixels, finished - attempted)
+        finished = attempt.finished
+        self._queue.throughput.observe(pixels, attempt.seconds)
         self._on_batch(len(entries), pixels)
         for entry, image in zip(entries, images, strict=True):
+            entry.payload.span.finished = finished
             entry.reply.set_result(
                 Restored(
                     image=image,
@@ -166,6 +189,10 @@ class DeviceWorker:
                     inference_seconds=finished - started,
                 )
             )
+
+    def _fail(self, entry: RestorationEntry, error: Exception) -> None:
+        entry.payload.span.finished = time.monotonic()
+        entry.reply.set_exception(error)
 
 
 def compute_alone() -> None:

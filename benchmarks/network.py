@@ -27,6 +27,7 @@ import typer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.drawing import ACCENT, QUIET, save, style
 from model.checkpoint_folders import default_weights_dir
 from model.config import PRESETS, InteractionConfig
 from model.memory import keep_freed_memory
@@ -187,22 +188,17 @@ def measure(repeats: int) -> dict[str, Any]:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Bars of the time that each network takes, `s` being one."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "tvi-derain"
-    from matplotlib import pyplot
-
     times = {"tvi-derain-s": 1.0, **results["times_as_long_as_s"]}
-    figure, axes = pyplot.subplots(figsize=(7, 2), layout="constrained")
-    bars = axes.barh(list(times), list(times.values()), color=["#1f77b4", "#b0b0b0", "#b0b0b0"])
-    axes.bar_label(bars, labels=[f"{value:.3g}" for value in times.values()], padding=4)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_xlabel(f"time per image of 481x321, tvi-derain-s = 1 ({results['machine']}, float32)")
-    axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    with style():
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(7.2, 2), layout="constrained")
+        bars = axes.barh(list(times), list(times.values()), color=[ACCENT, QUIET, QUIET])
+        axes.bar_label(bars, labels=[f"{value:.3g}" for value in times.values()], padding=4)
+        axes.invert_yaxis()
+        axes.margins(x=0.1)
+        axes.set_xlabel(f"time per image of 481x321, tvi-derain-s = 1 ({results['machine']}, float32)")
+        save(figure, path)
 
 
 def main(

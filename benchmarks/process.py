@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,10 +171,16 @@ def serving(
 
 
 @contextmanager
-def service(**settings: str) -> Iterator[Server]:
-    """Start our service on a free port, with these settings over the environment's, until ready; ends it."""
+def service(cores: Collection[int] = (), **settings: str) -> Iterator[Server]:
+    """Start our service on a free port, with these settings over the environment's, until ready; ends it.
+
+    Args:
+        cores: the only ones that it may run on; none: those of this process.
+    """
     port = free_port()
     command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
+    if cores:
+        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
 
     def ready(url: str) -> bool:
         return httpx.get(f"{url}/readyz").is_success

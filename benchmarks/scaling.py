@@ -92,7 +92,8 @@ class Measured:
             service_megapixels_per_second=batching["throughput"]["megapixels_per_second"]["service"],
             overhead_seconds=batching["overhead"]["service_clock_ms"]["median"] / 1000,
             codec_seconds={
-                name: (_of_service(codecs["decode"][name])["ms_per_megapixel"] + row["ms_per_megapixel"]) / 1000
+                name: (_of_service(codecs["decode"][name])["ms_per_megapixel"] + row["ms_per_megapixel"])
+                / 1000
                 for name, row in written.items()
             },
             bytes_per_pixel={name: row["bytes_per_pixel"] for name, row in written.items()},
@@ -220,7 +221,9 @@ def filled(page: str, measured: Measured) -> str:
     return page
 
 
-def main(write: Annotated[bool, typer.Option("--write", help="Put them into docs/scaling.md.")] = False) -> None:
+def main(
+    write: Annotated[bool, typer.Option("--write", help="Put them into docs/scaling.md.")] = False,
+) -> None:
     """Print the tables, or put them in."""
     measured = Measured.read()
     if write:

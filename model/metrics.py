@@ -39,7 +39,7 @@ def luma(image: Tensor) -> Tensor:
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
     weights = torch.tensor(LUMA_WEIGHTS, dtype=torch.float64, device=image.device) / PEAK
-    return (torch.tensordot(weights, image.double(), dims=1) + LUMA_OFFSET).round()
+    return (torch.einsum("c,chw->hw", weights, image.double()) + LUMA_OFFSET).round()
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:

@@ -114,12 +114,19 @@ class Perception:
         rain = max(sum(densities.values()), 1e-12)
         densities = {k: v / rain for k, v in densities.items()}
         directions = {k: v / rain for k, v in directions.items()}
-        prompt = describe(
+        return Perceived(
+            describe(*self.degradation(types, densities, directions)), types, densities, directions
+        )
+
+    def degradation(
+        self, types: dict[str, float], densities: dict[str, float], directions: dict[str, float]
+    ) -> tuple[str, str, str]:
+        """What the sentence names by these probabilities: type (`rain` or `clean`), density, direction."""
+        return (
             decide(types, self.rain_from),
             max(densities, key=densities.__getitem__),
             max(directions, key=directions.__getitem__),
         )
-        return Perceived(prompt, types, densities, directions)
 
 
 def rain_or_clean(types: dict[str, float]) -> float:

@@ -92,8 +92,7 @@ class Restorer:
             folder: a restoration checkpoint, for example `weights/tvi-derain-s`.
             device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
             precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU and on CPUs that
-            compute in it,
-                float32 elsewhere.
+                compute in it, float32 elsewhere.
 
         Raises:
             CheckpointError: missing, damaged or not of the expected format.

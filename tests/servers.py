@@ -10,7 +10,8 @@ import pytest
 
 def program(name: str) -> Path:
     """The program of this name; the test is skipped where it is not installed, and fails in CI."""
-    found = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
+    folders = (os.environ.get("PATH", os.defpath), "/usr/sbin", str(Path(sys.executable).parent))
+    found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
         reason = f"{name} is not installed: tests/servers.sh"
         if os.environ.get("CI"):

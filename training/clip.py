@@ -35,13 +35,13 @@ from training.descriptions import (
     sentence,
 )
 from training.instructions import attributes_of
-from training.rain import RainRecipe, apply_noise, synthesise, uniform
+from training.rain import Degraded, RainRecipe, apply_noise, synthesise, uniform
 from training.scenes import DataError, TrainingData, random_crops
 from training.vocabulary import write_vocabulary
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64},
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 32, "image_size": 64},
     "text_cfg": {"context_length": 24, "vocab_size": 0, "width": 256, "heads": 4, "layers": 4},
 }
 """open_clip.CLIP's arguments; the vocabulary's size is filled in."""
@@ -49,7 +49,11 @@ ARCHITECTURE: dict[str, Any] = {
 SIDE = 192
 """Pixels of the degraded images that perception as a whole is measured on, by nine crops."""
 
-RECIPE = RainRecipe(clean=0.45, light=0.25, heavy=0.14, layered=0.16, haze=0.2, noise=0.1, jpeg=0.2)
+RECIPE = RainRecipe(clean=0.45, light=0.25, heavy=0.12, layered=0.18, haze=0.25, noise=0.1, jpeg=0.35)
+
+SCALES = (1.0, 1.0, 1.5, 2.0)
+"""By how much a degraded crop is shrunk to its size: photographs come smaller than the camera took them, and
+their rain is finer then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,8 @@ class ClipConfig:
     seed: int = 0
     lock_text: bool = False
     """Go on from a trained CLIP with its text tower fixed (LiT the other way round): only the image
-    tower and the scale learn, so networks that were trained with this text tower keep fitting."""
+    tower and the scale learn, so networks that were trained with this text tower keep fitting. An image tower
+    of another architecture than `ARCHITECTURE` is left behind and a new one learns from nothing."""
     threads: int | None = None
 
 
@@ -74,16 +79,22 @@ def degraded_crops(
     """Crops (N, 3, C, C) in [0, 1] with rain, haze, noise, blur, drops on the lens or nothing, and what they
     show.
     """
-    crops = random_crops(data.photographs, size, rng.integers(len(data.photographs), size=count), rng)
-    layers = data.layer_crops(size, count, rng)
+    side = round(size * float(rng.choice(SCALES)))
+    crops = random_crops(data.photographs, side, rng.integers(len(data.photographs), size=count), rng)
+    layers = data.layer_crops(side, count, rng)
     device = generator.device
-    sample = synthesise(crops.to(device).float() / 255, layers.to(device).float() / 255, RECIPE, generator)
+    scenes = apply_tone(crops.to(device).float() / 255, generator)
+    sample = synthesise(scenes, layers.to(device).float() / 255, RECIPE, generator)
+    soften(sample, generator)
     images, found = sample.rainy, attributes_of(sample)
+    if side != size:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        images = (images.clamp(0, 1) * 255).round() / 255
     for i, attributes in enumerate(found):
         if attributes.kind != "clean":
             continue
         kind = rng.choice(("clean", "noise", "blur", "raindrops"), p=(0.64, 0.12, 0.12, 0.12))
-        image = sample.rainy[i : i + 1]
+        image = images[i : i + 1]
         if kind == "noise":
             image = apply_noise(apply_noise(image, generator), generator)
             image = image + torch.randn(image.shape, generator=generator, device=device) * float(
@@ -96,6 +107,37 @@ def degraded_crops(
         images[i] = image.clamp(0, 1)[0]
         found[i] = Attributes(str(kind))
     return images, found
+
+
+def apply_tone(image: Tensor, generator: Generator) -> Tensor:
+    """Two in five scenes darker, flatter or greyer, as scenes in real rain are: (B, 3, H, W) in [0, 1]."""
+    batch = image.shape[0]
+
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(low, high, (batch, 1, 1, 1), generator)
+
+    grey = image.mean(1, keepdim=True)
+    toned = grey + (image - grey) * draw(0, 1)
+    toned = toned ** draw(0.7, 2) * draw(0.4, 1) + draw(0, 0.15)
+    return torch.where(draw(0, 1) < 0.4, toned.clamp(0, 1), image)
+
+
+def soften(sample: Degraded, generator: Generator) -> None:
+    """Makes the rain of a third of a batch fainter and out of focus, in place, as distant rain is."""
+    batch = sample.layer.shape[0]
+    sigma = uniform(0.4, 1.4, (batch, 1, 1, 1), generator)
+    gain = uniform(0.5, 1.2, (batch, 1, 1, 1), generator)
+    chosen = uniform(0, 1, (batch, 1, 1, 1), generator) < 0.33
+    axis = torch.arange(-4, 5, device=sample.layer.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (axis / sigma[..., 0]) ** 2)
+    kernel = kernel / kernel.sum(-1, keepdim=True)
+    layer = F.pad(sample.layer.transpose(0, 1), (4, 4, 4, 4), mode="replicate")
+    layer = F.conv2d(layer, kernel[:, :, None, :], groups=batch)
+    layer = F.conv2d(layer, kernel[:, :, :, None], groups=batch).transpose(0, 1) * gain
+    sample.layer = torch.where(chosen, layer, sample.layer)
+    sample.density = sample.layer.mean((1, 2, 3))
+    softened = (sample.hazy * (1 - sample.alpha) + sample.layer + sample.noise).clamp(0, 1)
+    sample.rainy = torch.where(chosen, (softened * 255).round() / 255, sample.rainy)
 
 
 def apply_blur(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -167,6 +209,9 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     if config.lock_text:
         clip = load_clip(folder)
         description = {k: clip.settings[k] for k in ("open_clip", "mean", "std")}
+        if description["open_clip"]["vision_cfg"] != ARCHITECTURE["vision_cfg"]:
+            description["open_clip"] |= {"vision_cfg": ARCHITECTURE["vision_cfg"]}
+            cast(Any, clip.model).visual = cast(Any, compact_clip(folder, description).model).visual
         cast(Any, clip.model).lock_text_tower()
     else:
         vocabulary = write_vocabulary(folder / "vocabulary.txt.gz")

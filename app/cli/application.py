@@ -14,6 +14,7 @@ from app.cli.key import key
 from app.cli.models import models
 from app.cli.perceive import perceive
 from app.cli.serve import serve
+from app.cli.video import video
 
 cli = typer.Typer(name="derain", cls=OneLineErrors, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -38,6 +39,7 @@ cli.command("serve")(serve)
 cli.command("restore", epilog=restore.EXAMPLES)(restore.restore)
 cli.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 cli.command("perceive")(perceive)
+cli.command("video")(video)
 cli.command("models")(models)
 cli.command("key")(key)
 

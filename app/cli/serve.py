@@ -1,8 +1,8 @@
 """`derain serve`."""
 
 import ipaddress
-import logging.config
-from typing import Annotated, Any
+import logging
+from typing import Annotated
 
 import typer
 
@@ -21,26 +21,32 @@ mostly): they should be the ones that close, or a request meets a closed door no
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error; else DERAIN_LOG_LEVEL.")
+    ] = None,
 ) -> None:
     """Serve POST /derain and the rest over HTTP. Everything else is set by DERAIN_* variables."""
     import uvicorn
 
+    from app import logs
     from app.keys import KeyFileError
     from app.main import create_app
-    from app.protocol import bounded_protocol
+    from app.protocol import bounded_protocol, bounded_websocket
+    from app.tracing import TracingError
 
-    if log_level not in ("debug", "info", "warning", "error"):
+    if log_level not in (None, "debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is not a level", param_hint="--log-level")
     settings = load_settings()
     found, _ = inspect_checkpoints(settings)
     if damaged := [one.name for one in found if not one.intact]:
         raise SystemExit(f"{settings.weights_dir}: damaged: {', '.join(damaged)}")
-    logging.config.dictConfig(log_config(log_level))
+    logs.set_up(log_level or settings.log_level, settings.log_format)
     try:
         app = create_app(settings)
     except KeyFileError as error:
         raise SystemExit(f"DERAIN_API_KEYS_FILE: {error}") from None
+    except TracingError as error:
+        raise SystemExit(f"DERAIN_TRACING: {error}") from None
     if settings.api_keys_file is None and not _is_loopback(host):
         logging.getLogger("app.cli").warning(OPEN_TO_ALL, host)
     uvicorn.run(
@@ -48,29 +54,15 @@ def serve(
         host=host,
         port=port,
         http=bounded_protocol(settings),
-        ws="none",
+        ws=bounded_websocket(settings),
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,
         log_config=None,
+        access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.deadline_seconds) + 10,
     )
-
-
-def log_config(level: str) -> dict[str, Any]:
-    """A `logging.config` dictionary: every event is one line on standard error."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "line": {
-                "format": "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s",
-                "datefmt": "%Y-%m-%dT%H:%M:%S",
-            }
-        },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"level": "WARNING", "handlers": ["stderr"]},
-        "loggers": {name: {"level": level.upper()} for name in ("app", "model", "uvicorn")},
-    }
 
 
 def _is_loopback(host: str) -> bool:

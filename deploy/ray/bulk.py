@@ -265,7 +265,9 @@ def main(
     address: Annotated[
         str | None, typer.Option(help="Of the cluster: auto, HOST:PORT; else RAY_ADDRESS, else this machine.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What is wrong with the pictures; else perceived.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What is wrong with the pictures; else perceived.")
+    ] = None,
     caption: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     model: Annotated[str | None, typer.Option(help="A checkpoint; else the default one.")] = None,
     format_name: Annotated[

@@ -219,6 +219,20 @@ class TestBacklog:
         assert queue.take() == []
         assert queue.backlog_seconds == 0.0
 
+    def test_busy_is_the_time_with_a_batch(self, queue: BatchQueue[str, str], clock: Clock) -> None:
+        clock.now += 7
+        queue.put([*entries(SMALL, "a"), *entries(WIDE, "b")])
+        assert queue.busy_seconds == 0.0
+        queue.take()
+        clock.now += 2
+        assert queue.busy_seconds == pytest.approx(2.0), "also while the batch still runs"
+        queue.take()
+        clock.now += 3
+        queue.close()
+        assert queue.take() == []
+        clock.now += 5
+        assert queue.busy_seconds == pytest.approx(5.0)
+
     def test_speed_follows_what_is_measured(self) -> None:
         throughput = Throughput(smoothing=0.5)
         assert throughput.seconds(1000) == 0.0

@@ -124,6 +124,7 @@ def test_want_of_memory_halves_the_batches_and_loses_nothing(bench: Bench) -> No
     bench.worker.start()
     assert [value_of(entry) for entry in entries] == [value + value % 3 for value in range(20, 28)]
     assert bench.queue.batch_pixels <= 3 * SIDE * SIDE
+    assert bench.worker.out_of_memory == 3, "of 8, and both of 4"
     tried = len(bench.network.batches)
     more = bench.put(*range(30, 38))
     assert [value_of(entry) for entry in more] == [value + value % 3 for value in range(30, 38)]
@@ -198,6 +199,7 @@ def test_a_client_that_leaves_frees_the_device(bench: Bench) -> None:
         with pytest.raises(AbandonedError):
             entry.reply.result(timeout=10)
     assert not bench.reports, "what was given up says nothing about the speed"
+    assert worker.steps > 1, "else an alert would take a large image for a device that hangs"
     assert worker.alive
     bench.worker.start()
     bench.queue.close()

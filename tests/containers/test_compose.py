@@ -1,19 +1,14 @@
-"""Builds the image, brings the whole composition up, and uses it as an operator would.
-
-Not in the default run: `make containers`, with a Docker engine, docker-compose (or the compose plugin)
-and the base images at hand.
-"""
+"""The whole composition up, and used as an operator would use it."""
 
 import io
-import json
-import os
-import shutil
-import socket
-import subprocess
+import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,58 +16,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "derain-test"
+from tests.containers.engine import ROOT, Compose, Composition, eventually, inspect, run, succeeds
 
 pytestmark = pytest.mark.containers
 
-
-def run(*command: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run a command in the repository, show its output when it fails, give its standard output."""
-    print("$", *command, flush=True)
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
-        timeout=3600,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout.strip()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def eventually(check: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Wait until `check` holds; it may raise httpx.TransportError before it does."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if check():
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    pytest.fail(f"{what}: not within {seconds:.0f} seconds")
-
-
-@dataclass(frozen=True)
-class Composition:
-    service: str
-    prometheus: str
-    container: str
-    """Identifier of the service's container."""
-
-    def query(self, expression: str) -> list[dict[str, object]]:
-        """The samples that an instant query of Prometheus gives."""
-        answer = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": expression})
-        return answer.json()["data"]["result"]
+RAINY = sorted((ROOT / "tests/data/pairs/input").iterdir())[0]
 
 
 def pixels(data: bytes) -> npt.NDArray[np.float64]:
@@ -80,98 +28,205 @@ def pixels(data: bytes) -> npt.NDArray[np.float64]:
         return np.asarray(image.convert("RGB"), dtype=np.float64)
 
 
-def compose_command() -> list[str]:
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("no Docker engine")
-    if shutil.which("docker-compose"):
-        return ["docker-compose", "-p", PROJECT]
-    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        return ["docker", "compose", "-p", PROJECT]
-    pytest.skip("no docker-compose")
+def derain(url: str, image: bytes) -> httpx.Response:
+    return httpx.post(f"{url}/derain", content=image, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def composition() -> Iterator[Composition]:
-    compose = compose_command()
-    run("docker", "build", "--network", "host", "--tag", "tvi-derain:latest", ".")
-    service, prometheus = free_port(), free_port()
-    ports = {"DERAIN_PUBLISH": str(service), "PROMETHEUS_PUBLISH": str(prometheus)}
-    try:
-        run(*compose, "up", "--detach", "--no-build", environment=ports)
-        running = Composition(
-            service=f"http://127.0.0.1:{service}",
-            prometheus=f"http://127.0.0.1:{prometheus}",
-            container=run(*compose, "ps", "--quiet", "derain", environment=ports),
-        )
-        eventually(
-            lambda: httpx.get(f"{running.service}/readyz").is_success,
-            seconds=600,
-            what="the service is ready",
-        )
-        yield running
-        print(run(*compose, "logs", "--no-color", "derain", environment=ports))
-    finally:
-        subprocess.run([*compose, "down", "--volumes"], cwd=ROOT, env={**os.environ, **ports}, check=False)
+def inflight_bytes(url: str) -> float:
+    found = re.search(r"^derain_inflight_bytes (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def bounds(container: Mapping[str, Any]) -> dict[str, object]:
+    names = ("Memory", "NanoCpus", "PidsLimit", "ReadonlyRootfs", "CapDrop", "SecurityOpt", "LogConfig")
+    return {name: container["HostConfig"][name] for name in names}
+
+
+@pytest.mark.parametrize(("profile", "service"), [("cpu", "derain"), ("gpu", "derain-gpu")])
+def test_a_profile_starts_its_service_and_no_other(
+    composes: list[Compose], image: str, profile: str, service: str
+) -> None:
+    """Created, not started, so that neither a GPU nor Grafana's image has to be there."""
+    for one in composes:
+        environment = {**one.environment, "GRAFANA_IMAGE": image}
+        compose = replace(one, project=f"derain-test-{profile}", environment=environment)
+        profiles = ["--profile", profile] if profile != "cpu" else []
+        compose(*profiles, "config", "--quiet")
+        try:
+            compose(*profiles, "up", "--no-start", "--no-build")
+            created = {name: inspect(container) for name, container in compose.containers().items()}
+            assert created.keys() == {service, "prometheus", "grafana"}
+            asked = created[service]["HostConfig"]["DeviceRequests"] or []
+            assert [request["Capabilities"] for request in asked] == ([[["gpu"]]] if profile == "gpu" else [])
+        finally:
+            compose(*profiles, "down", "--volumes")
 
 
 def test_a_photograph_comes_back_restored(composition: Composition) -> None:
-    photograph = sorted((ROOT / "tests/data/pairs/input").iterdir())[0]
-    target = ROOT / "tests/data/pairs/target" / photograph.name
-    answer = httpx.post(
-        f"{composition.service}/derain",
-        content=photograph.read_bytes(),
-        headers={"Content-Type": "image/jpeg"},
-        timeout=60,
-    )
+    answer = derain(composition.service, RAINY.read_bytes())
     print(answer.status_code, dict(answer.headers))
     assert answer.status_code == 200, answer.text
-    rainy, clean, restored = (
-        pixels(data) for data in (photograph.read_bytes(), target.read_bytes(), answer.content)
-    )
+    clean = ROOT / "tests/data/pairs/target" / RAINY.name
+    rainy, wanted, restored = map(pixels, (RAINY.read_bytes(), clean.read_bytes(), answer.content))
     assert restored.shape == rainy.shape
-    assert np.square(restored - clean).mean() < np.square(rainy - clean).mean()
+    before, after = (np.square(image - wanted).mean() for image in (rainy, restored))
+    print(f"mean squared error {before:.1f} before, {after:.1f} after")
+    assert after < before / 2
 
 
-def test_prometheus_sees_the_service_and_its_requests(composition: Composition) -> None:
-    httpx.get(f"{composition.service}/models").raise_for_status()
-
-    def scraped() -> bool:
-        up = composition.query('up{job="derain"}')
-        requests = composition.query("sum(derain_requests_total)")
-        print("up:", json.dumps(up), "requests:", json.dumps(requests), flush=True)
-        return [sample["value"][1] for sample in up] == ["1"] and float(requests[0]["value"][1]) >= 1  # type: ignore[index]
-
-    eventually(
-        lambda: bool(composition.query("sum(derain_requests_total)")) and scraped(),
-        seconds=60,
-        what="scraped",
-    )
+def test_the_service_started_when_prometheus_was_healthy(composition: Composition) -> None:
+    checks = composition.at_start["prometheus"]["State"]["Health"]["Log"]
+    healthy = min(datetime.fromisoformat(check["End"]) for check in checks if check["ExitCode"] == 0)
+    started = datetime.fromisoformat(composition.at_start["derain"]["State"]["StartedAt"])
+    print(f"Prometheus healthy {healthy}, service started {started}")
+    assert healthy < started
 
 
 def test_docker_reports_the_service_healthy(composition: Composition) -> None:
     def healthy() -> bool:
-        return (
-            run("docker", "inspect", "--format", "{{.State.Health.Status}}", composition.container)
-            == "healthy"
-        )
+        return inspect(composition.container)["State"]["Health"]["Status"] == "healthy"
 
     eventually(healthy, seconds=90, what="healthy")
 
 
-def test_the_service_has_no_rights_to_lose(composition: Composition) -> None:
-    assert run("docker", "exec", composition.container, "id", "-u") == "10001"
-    refused = subprocess.run(
-        ["docker", "exec", composition.container, "touch", "/opt/derain/weights/x"],
-        capture_output=True,
-        text=True,
+def test_prometheus_sees_the_service_and_its_requests(composition: Composition) -> None:
+    derain(composition.service, RAINY.read_bytes()).raise_for_status()
+
+    def value(expression: str) -> float:
+        samples = composition.ask_prometheus("query", query=expression)["result"]
+        return float(samples[0]["value"][1]) if samples else 0
+
+    def scraped() -> bool:
+        up, requests = value('up{job="derain"}'), value("sum(derain_requests_total)")
+        print("up:", up, "requests:", requests, flush=True)
+        return up == 1 and requests >= 1
+
+    eventually(scraped, seconds=60, what="scraped")
+
+
+def test_prometheus_has_every_rule_and_can_evaluate_it(composition: Composition) -> None:
+    files = {file.name for file in (ROOT / "deploy/prometheus/rules").glob("*.yml")}
+    assert files
+
+    def groups() -> list[dict[str, Any]]:
+        return composition.ask_prometheus("rules")["groups"]
+
+    assert {group["file"].rpartition("/")[2] for group in groups()} == files
+    rules = [rule for group in groups() for rule in group["rules"]]
+    print(len(rules), "rules:", ", ".join(rule["name"] for rule in rules))
+    eventually(
+        lambda: all(rule["health"] != "unknown" for group in groups() for rule in group["rules"]),
+        seconds=120,
+        what="every rule evaluated",
     )
-    assert refused.returncode != 0
+    assert [rule for group in groups() for rule in group["rules"] if rule["health"] != "ok"] == []
 
 
-def test_a_stop_reaches_the_service(composition: Composition) -> None:
-    """Without exec form SIGTERM would be lost, and the stop would take the whole grace period."""
+def test_it_can_write_nowhere_but_to_memory(composition: Composition) -> None:
+    for user in ("10001", "0"):
+        for path in ("/x", "/etc/x", "/opt/derain/weights/x", "/home/x", "/var/tmp/x"):
+            assert not succeeds("docker", "exec", "--user", user, composition.container, "touch", path), path
+    run("docker", "exec", composition.container, "touch", "/tmp/x")
+    assert inspect(composition.container)["Mounts"] == []
+
+
+def test_the_service_has_no_rights_to_lose(composition: Composition) -> None:
+    status = run("docker", "exec", composition.container, "cat", "/proc/1/status").splitlines()
+    said = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    assert said["Uid"].split() == said["Gid"].split() == ["10001"] * 4
+    assert {int(said[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert said["NoNewPrivs"] == "1"
+    command = run("docker", "exec", composition.container, "cat", "/proc/1/cmdline").split("\0")
+    assert "/opt/derain/bin/derain" in command
+
+
+def test_the_bounds_of_the_file_are_those_of_the_container(composition: Composition) -> None:
+    for container in composition.compose.containers().values():
+        found = bounds(inspect(container))
+        print(found)
+        assert min(int(str(found[name])) for name in ("Memory", "NanoCpus", "PidsLimit")) > 0
+        assert found["ReadonlyRootfs"] is True
+        assert found["CapDrop"] == ["ALL"]
+        assert found["SecurityOpt"] == ["no-new-privileges:true"]
+        assert found["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
+
+
+def test_only_the_service_is_reached_from_other_machines(composition: Composition) -> None:
+    for name, container in composition.compose.containers().items():
+        published = inspect(container)["NetworkSettings"]["Ports"]
+        addresses = {binding["HostIp"] for bindings in published.values() for binding in bindings or []}
+        assert addresses <= ({"0.0.0.0", "::"} if name == "derain" else {"127.0.0.1"})
+
+
+def test_killed_it_comes_back(composition: Composition) -> None:
+    """From outside, for the engine takes a `docker kill` as a wish to have it stopped."""
+    state = inspect(composition.container)["State"]
     started = time.monotonic()
-    run("docker", "stop", "--time", "60", composition.container)
-    assert time.monotonic() - started < 30
-    code = run("docker", "inspect", "--format", "{{.State.ExitCode}}", composition.container)
-    assert code in ("0", "143")
+    run(
+        *("docker", "run", "--rm", "--pid", "host", "--user", "0", "--entrypoint", "python"),
+        *(inspect(composition.container)["Config"]["Image"], "-c", f"import os; os.kill({state['Pid']}, 9)"),
+    )
+    eventually(
+        lambda: inspect(composition.container)["RestartCount"] == 1 and composition.is_ready(),
+        seconds=300,
+        what="killed and ready again",
+    )
+    print(f"killed and ready again in {time.monotonic() - started:.0f} s")
+    assert inspect(composition.container)["State"]["Pid"] != state["Pid"]
+    assert derain(composition.service, RAINY.read_bytes()).status_code == 200
+
+
+def test_a_stop_under_load_finishes_what_was_taken_on_and_takes_on_nothing_more(
+    composition: Composition,
+) -> None:
+    url, clients = composition.service, 12
+    image = enlarged(RAINY.read_bytes(), 1200, 900)
+    stopped = threading.Event()
+
+    def newcomers() -> list[str]:
+        """What becomes of one request after the other, until the service is gone."""
+        outcomes: list[str] = []
+        while not stopped.wait(0.1):
+            try:
+                outcomes.append(str(derain(url, RAINY.read_bytes()).status_code))
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                outcomes.append("turned away")
+        return outcomes
+
+    with ThreadPoolExecutor(clients + 1) as threads:
+        began = time.monotonic()
+        taken_on = [threads.submit(derain, url, image) for _ in range(clients)]
+        # seven bytes a pixel are accounted for besides the file
+        eventually(
+            lambda: inflight_bytes(url) >= clients * 1200 * 900 * 7 or any(one.done() for one in taken_on),
+            seconds=60,
+            what="all taken on",
+        )
+        done = sum(answer.done() for answer in taken_on)
+        late = threads.submit(newcomers)
+        stopping = time.monotonic()
+        composition.compose("stop", "derain")
+        took = time.monotonic() - stopping
+        stopped.set()
+        answers = [answer.result() for answer in taken_on]
+        outcomes = late.result()
+    print(f"{done} of {clients} answered when it was told to stop, {stopping - began:.1f} s after they began")
+    print(f"stopped in {took:.1f} s; those who came late: {outcomes}")
+    assert done < clients, "nothing was under way any more"
+    assert [answer.status_code for answer in answers] == [200] * clients
+    assert all(pixels(answer.content).shape == (900, 1200, 3) for answer in answers)
+    turned_away = [outcome != "200" for outcome in outcomes]
+    assert set(outcomes) <= {"200", "503", "turned away"}
+    assert turned_away == sorted(turned_away), "taken on after others had been turned away"
+    assert any(turned_away)
+    state = inspect(composition.container)["State"]
+    assert (state["Status"], state["ExitCode"], state["OOMKilled"]) == ("exited", 0, False)
+    assert took < 300
+
+
+def enlarged(data: bytes, width: int, height: int) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        file = io.BytesIO()
+        image.convert("RGB").resize((width, height)).save(file, "JPEG", quality=90)
+    return file.getvalue()

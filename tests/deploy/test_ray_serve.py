@@ -123,6 +123,8 @@ def test_a_replica_that_leaves_finishes_what_it_has(url: str, nodes: Nodes) -> N
 
 def held(url: str) -> float:
     """Bytes of requests in flight, of whichever replica is asked."""
-    found = re.search(r"^derain_inflight_bytes (\S+)$", httpx.get(f"{url}/metrics", timeout=60).text, re.MULTILINE)
+    found = re.search(
+        r"^derain_inflight_bytes (\S+)$", httpx.get(f"{url}/metrics", timeout=60).text, re.MULTILINE
+    )
     assert found is not None
     return float(found[1])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from app.keys import LOOK_SECONDS, KeyFileError, append_entry, entry_of, new_secret
 from app.main import create_app
+from app.page import VERSION
 from app.settings import Settings
 
 Make = Callable[..., Image.Image]
@@ -25,7 +26,10 @@ Encode = Callable[..., bytes]
 Run = Callable[[Settings], AbstractContextManager[str]]
 
 PROTECTED = [("POST", "/derain"), ("POST", "/perceive"), ("GET", "/models"), ("GET", "/no/such/path")]
-OPEN = ["/livez", "/readyz", "/metrics", "/docs", "/docs/start.js", "/openapi.json"]
+OPEN = [
+    *("/", f"/static/{VERSION}/main.js", "/docs", "/docs/start.js", "/openapi.json"),
+    *("/livez", "/readyz", "/metrics"),
+]
 
 
 class Keys:

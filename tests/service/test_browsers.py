@@ -91,7 +91,7 @@ class TestHosts:
 
 
 class TestHeaders:
-    @pytest.mark.parametrize("path", ["/models", "/metrics", "/docs", "/docs/start.js", "/no/such/path"])
+    @pytest.mark.parametrize("path", ["/", "/models", "/metrics", "/docs", "/docs/start.js", "/no/such/path"])
     def test_no_answer_may_be_taken_for_another_kind(self, client: httpx.Client, path: str) -> None:
         assert client.get(path).headers["x-content-type-options"] == "nosniff"
 

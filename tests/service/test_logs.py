@@ -32,11 +32,12 @@ CAPTION = "a-street-that-is-mine"
 class Process:
     """A service in a process of its own, with all that it writes."""
 
-    def __init__(self, command: list[str], **settings: str) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], **settings: str) -> None:
+        settings = {f"DERAIN_{name.upper()}": value for name, value in settings.items()}
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env=os.environ | {f"DERAIN_{name.upper()}": value for name, value in settings.items()},
+            env=os.environ | environment | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -51,7 +52,7 @@ class Process:
 
     def url(self) -> str:
         """Where it serves, once it does."""
-        patience = time.monotonic() + 120
+        patience = time.monotonic() + 300
         while not (found := re.search(rb"running on (http://[\d.:]+)", self.written)):
             assert self.process.poll() is None, self.written.decode()
             assert time.monotonic() < patience, self.written.decode()
@@ -67,8 +68,10 @@ class Process:
 
 
 @contextmanager
-def process(command: list[str], **settings: str) -> Generator[Process]:
-    service = Process(command, **settings)
+def process(
+    command: list[str], environment: dict[str, str] | None = None, **settings: str
+) -> Generator[Process]:
+    service = Process(command, environment or {}, **settings)
     try:
         yield service
     finally:
@@ -107,8 +110,19 @@ def test_no_key_no_prompt_and_no_picture_is_written(
             connection.sendall(f"{secret} {CAPTION} HTTP/9\r\n\r\n".encode())
             connection.recv(65536)
         written = service.end()
-    assert 'POST /derain HTTP/1.1" 200' in written, "requests are still logged"
-    assert 'GET /models HTTP/1.1" 401' in written
+    lines = re.findall(r"INFO app.requests: (\S+ \S+ \d+) .* request_id=\S+$", written, re.MULTILINE)
+    assert lines == [
+        *["POST /derain 200"] * 2,
+        *["POST /derain 422"] * 2,
+        "POST /derain 404",
+        "POST /derain 422",
+        "POST /derain 415",
+        "POST /derain 400",
+        *["GET /models 401"] * 2,
+        *(["- - 400"] if command is OURS else []),
+    ], "one line for each request, whoever made it"
+    assert written.count(" key=alice ") == 8
+    assert "HTTP/1.1" not in written, "uvicorn's own are gone"
     for forbidden in (secret, PREFIX, "my-own-words", CAPTION, quote(PROMPT), "IHDR", "IDAT", "\\x89PNG"):
         assert forbidden not in written
     assert "Traceback" not in written

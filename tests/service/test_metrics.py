@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -25,6 +26,15 @@ def fresh(run_service: Callable[[Settings], AbstractContextManager[str]]) -> Gen
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client
+
+
+@pytest.fixture(scope="module")
+def rainy(encode: Encode) -> bytes:
+    """A photograph in heavy rain, small enough for that service."""
+    with Image.open(Path(__file__).parents[1] / "data/pairs/input/dogs-heavy-rain.jpg") as photograph:
+        photograph.draft("RGB", (320, 320))
+        left, top = photograph.width // 2 - 150, photograph.height // 2 - 100
+        return encode(photograph.crop((left, top, left + 300, top + 200)))
 
 
 def scrape(client: httpx.Client) -> Series:
@@ -58,11 +68,26 @@ def test_a_request_is_counted_once_in_every_series(
     assert value(series, "derain_request_duration_seconds_sum") > 0
     for stage in ("decode", "queue", "inference", "encode"):
         assert value(series, "derain_stage_duration_seconds_count", stage=stage) == 3
+    assert value(series, "derain_stage_duration_seconds_count", stage="read") == 2
+    assert value(series, "derain_stage_duration_seconds_count", stage="codec_wait") >= 6
+    assert value(series, "derain_problems_total", problem="image-too-large") == 1
+    assert value(series, "derain_problems_total", problem="not-found") == 1
+    assert value(series, "derain_restore_duration_seconds_count", size="tiny") == 1
+    assert value(series, "derain_image_pixels_count") == 3
+    assert value(series, "derain_image_pixels_sum") == 3 * 64 * 48
+    assert value(series, "derain_prompts_total", prompt="given") == 3
     assert value(series, "derain_images_total", outcome="restored") == 3
     assert value(series, "derain_images_total", outcome="rejected") == 1
     assert value(series, "derain_batch_size_sum") == 3
     assert value(series, "derain_batch_pixels_sum") == 3 * 64 * 48
+    assert value(series, "derain_device_steps_total") == value(series, "derain_batch_size_count")
+    busy = value(series, "derain_device_busy_seconds_total")
+    assert 0 < busy <= value(series, "derain_stage_duration_seconds_sum", stage="inference") * 1.1
+    assert value(series, "derain_device_out_of_memory_total") == 0
+    assert value(series, "derain_throughput_pixels_per_second") > 0
     assert value(series, "derain_queue_images") == 0
+    assert value(series, "derain_inflight_requests") == 0
+    assert value(series, "derain_inflight_images") == 0
     assert value(series, "derain_backlog_seconds") == 0
     assert value(series, "derain_inflight_bytes") == 0
     looked_up = [value(series, "derain_text_cache_total", result=result) for result in ("hit", "miss")]
@@ -72,6 +97,45 @@ def test_a_request_is_counted_once_in_every_series(
     assert info == {key: str(model[key]) for key in ("device", "precision", "parameters")} | {
         "model": model["name"]
     }
+
+
+def test_limits_and_memory_are_told(fresh: httpx.Client) -> None:
+    """How near the service is to them is what alerts ask."""
+    settings = Settings()
+    series = scrape(fresh)
+    assert value(series, "derain_inflight_images_limit") == settings.max_queue_images
+    assert value(series, "derain_inflight_bytes_limit") == settings.max_inflight_bytes
+    assert value(series, "derain_deadline_seconds") == settings.deadline_seconds
+    assert value(series, "derain_batch_pixels_limit") > 0
+    allocated, free, total = (
+        value(series, "derain_device_memory_bytes", kind=kind) for kind in ("allocated", "free", "total")
+    )
+    assert 0 < allocated < total
+    assert 0 < free < total
+
+
+def test_what_was_perceived_is_counted(fresh: httpx.Client, rainy: bytes) -> None:
+    before = scrape(fresh)
+    headers = {"Content-Type": "image/png", "Accept": "application/json"}
+    answer = fresh.post("/derain", content=rainy, headers=headers)
+    assert answer.status_code == 200
+    assert "heavy rain" in answer.json()["prompt"]
+    after = scrape(fresh)
+    counted = {
+        dict(labels)["prompt"]: count - before[name, labels]
+        for (name, labels), count in after.items()
+        if name == "derain_prompts_total" and count != before[name, labels]
+    }
+    assert counted == {"heavy rain": 1}
+
+
+def test_first_times_are_seen_as_increases(fresh: httpx.Client) -> None:
+    """A counter that appears with its first event at one has not increased, for Prometheus."""
+    series = scrape(fresh)
+    assert value(series, "derain_requests_total", endpoint="/derain", status="500") == 0
+    assert value(series, "derain_rejected_total", reason="bytes") == 0
+    assert value(series, "derain_images_total", outcome="failed") == 0
+    assert value(series, "derain_restore_duration_seconds_count", size="huge") == 0
 
 
 def test_nothing_that_a_client_chose_is_in_it(fresh: httpx.Client) -> None:

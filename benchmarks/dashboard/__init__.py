@@ -1,0 +1,1 @@
+"""The dashboard in deploy/grafana without Grafana: its queries, a Prometheus to ask them, and a picture."""

@@ -1,0 +1,28 @@
+"""The reference of the command line, from the commands themselves."""
+
+import re
+from importlib.metadata import entry_points
+
+import typer
+from typer.cli import get_docs_for_click
+
+from app import cli
+
+PAGE = """# Commands
+
+What `derain --help` and `derain COMMAND --help` say. This page is written from the commands; `derain` is in
+`.venv/bin` after `make serve`. Commands of training and measuring (`evaluate`, `rain-sheet`, `train`,
+`train-clip`) need the extra `train`: `pip install -c constraints.txt -e '.[train]'`.
+
+"""
+
+HEADING = re.compile(r"^#(#+ )`(.*)`$", re.MULTILINE)
+
+
+def page() -> str:
+    """The page, as Markdown."""
+    if "train" not in {command.name for command in cli.cli.registered_commands}:
+        cli.add_commands(cli.cli, entry_points(group=cli.COMMANDS))
+    command = typer.main.get_command(cli.cli)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="derain", indent=1)
+    return PAGE + HEADING.sub(r"\1\2", text)
