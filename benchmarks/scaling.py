@@ -149,11 +149,10 @@ def per_device(measured: Measured) -> str:
         row = [device.name, number(network), *(wanted if device.peak else ["", ""]), str(device.cores)]
         for name in ("jpeg", "png"):
             bounds = measured.limits(device, name)
-            bound = min(bounds, key=lambda what: bounds[what])
+            bound = min(bounds, key=bounds.__getitem__)
             row.append(f"{number(bounds[bound] / IMAGE_MEGAPIXELS)} ({bound})")
-            if name == "jpeg":
-                gbit = bounds[bound] * measured.bytes_per_pixel[name] * 8 / 1000
-        rows.append([*row, number(gbit)])
+        row.append(number(measured.speed(device) * measured.bytes_per_pixel["jpeg"] * 8 / 1000))
+        rows.append(row)
     titles = (
         "",
         "network, MP/s",

@@ -42,8 +42,8 @@ TRANSFERS = 16
 """Files that a device's process reads and writes at once, where they are elsewhere."""
 
 RESTARTS = 3
-"""How often a process that died is begun again, with the batch that it had; after that the images of this batch
-are tried one by one, elsewhere."""
+"""How often a process that died is begun again, with the batch that it had; after that the images of this
+batch are tried one by one, elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
