@@ -27,9 +27,9 @@ from torch import Tensor
 
 from benchmarks.drawing import alone
 from benchmarks.process import ROOT
+from model.checkpoint_folders import default_weights_dir
 from model.prompts import Prompt
 from model.restorer import Restorer
-from model.weights import default_weights_dir
 from training.scenes import read_rgb
 
 PAIRS = ROOT / "tests/data/pairs"

@@ -149,10 +149,11 @@ def per_device(measured: Measured) -> str:
         row = [device.name, number(network), *(wanted if device.peak else ["", ""]), str(device.cores)]
         for name in ("jpeg", "png"):
             bounds = measured.limits(device, name)
-            bound = min(bounds, key=bounds.__getitem__)
+            bound = min(bounds, key=lambda what: bounds[what])
             row.append(f"{number(bounds[bound] / IMAGE_MEGAPIXELS)} ({bound})")
-        row.append(number(measured.speed(device) * measured.bytes_per_pixel["jpeg"] * 8 / 1000))
-        rows.append(row)
+        jpeg = min(measured.limits(device, "jpeg").values())
+        gbit = jpeg * measured.bytes_per_pixel["jpeg"] * 8 / 1000
+        rows.append([*row, number(gbit)])
     titles = (
         "",
         "network, MP/s",

@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 import typer
 from typer.cli import get_docs_for_click
 
-from app import cli
+from app.cli.application import cli
+from app.cli.entry_points import COMMANDS, add_commands
 
 PAGE = """# Commands
 
@@ -21,8 +22,8 @@ HEADING = re.compile(r"^#(#+ )`(.*)`$", re.MULTILINE)
 
 def page() -> str:
     """The page, as Markdown."""
-    if "train" not in {command.name for command in cli.cli.registered_commands}:
-        cli.add_commands(cli.cli, entry_points(group=cli.COMMANDS))
-    command = typer.main.get_command(cli.cli)
+    if "train" not in {command.name for command in cli.registered_commands}:
+        add_commands(cli, entry_points(group=COMMANDS))
+    command = typer.main.get_command(cli)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="derain", indent=1)
     return PAGE + HEADING.sub(r"\1\2", text)

@@ -8,7 +8,7 @@ import gzip
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,7 +44,7 @@ class Span:
         self.failed = message.status.code == message.status.STATUS_CODE_ERROR
 
 
-def _values(pairs: "list[KeyValue]") -> dict[str, str | int]:
+def _values(pairs: "Iterable[KeyValue]") -> dict[str, str | int]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "") for pair in pairs}
 
 

@@ -93,7 +93,7 @@ def _stat(figure: Any, panel: Panel, drawn: Drawn, at: tuple[float, float, float
         at[1] + at[3] * 0.4,
         text,
         color=COLOURS[colour],
-        fontsize=20,
+        fontsize=17,
         weight="bold",
         ha="center",
         va="center",
@@ -118,19 +118,17 @@ def _lines(axes: Any, panel: Panel, drawn: Drawn) -> None:
             linewidth=1.1,
         )
     top = max((value for _, one in drawn for value in one.values if math.isfinite(value)), default=1.0)
-    axes.set_ylim(0, panel.maximum * 1.03 if panel.maximum else None)
     for start, colour in panel.thresholds if panel.lines else ():
         if start is not None and (panel.maximum or start < 3 * top or panel.unit == "percentunit"):
             axes.axhline(start, color=COLOURS[colour], linestyle="--", linewidth=0.8)
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0)
+    axes.set_ylim(0, panel.maximum * 1.03 if panel.maximum else None)
     axes.grid(axis="y", color="#eceef0", linewidth=0.6)
     axes.set_axisbelow(True)
     _value_axis(axes, panel.unit)
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.13),
-        ncols=4 if len(drawn) < 5 else 5,
+        ncols=max(1, 12 * panel.width // (max((len(name) for name, _ in drawn), default=0) + 7)),
         frameon=False,
         fontsize=6.5,
         handlelength=1.0,
@@ -207,7 +205,7 @@ def _value_axis(axes: Any, unit: str) -> None:
         return written(value, unit)
 
     top = axes.get_ylim()[1]
-    bases = {"s": 30, "bytes": 2**30 if top > 2**31 else 2**20}
+    bases = {"s": 30, "bytes": 2**28}
     base = bases.get(unit)
     axes.yaxis.set_major_locator(
         MultipleLocator(base * _round(top / base / 5))

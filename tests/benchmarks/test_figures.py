@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import figures
-from model.weights import default_weights_dir
+from model.checkpoint_folders import default_weights_dir
 
 TEXT = re.compile(r"<text\b[^>]*>(.*?)</text>", re.DOTALL)
 

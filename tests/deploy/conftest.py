@@ -42,8 +42,7 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        assert self._cluster.address is not None
-        return self._cluster.address
+        return str(self._cluster.address)
 
     def have(self, count: int) -> None:
         """Add nodes until there are so many."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from PIL import Image
 
 from app.settings import Settings
 from benchmarks.dashboard.panels import Panel, ask, panels
+from benchmarks.dashboard.plot import draw
 from benchmarks.dashboard.prometheus import SHIPPED, Prometheus, Series, prometheus
 from tests.servers import program
 
@@ -158,6 +160,15 @@ def test_the_dashboard_tells_what_was_sent_and_what_became_of_it(seen: Seen) -> 
     stages = seen.last("Where the time of an image goes")
     assert stages.keys() == {"read", "codec_wait", "decode", "queue", "inference", "encode"}
     assert max(stages, key=stages.__getitem__) in ("queue", "inference")
+
+
+def test_the_picture_in_the_documentation_can_be_drawn_again(seen: Seen, tmp_path: Path) -> None:
+    everything = panels()
+    draw(everything, [seen.answers.get(panel.title, []) for panel in everything], tmp_path / "picture.png")
+    documented = Path(__file__).parents[2] / "docs/images/dashboard.png"
+    with Image.open(tmp_path / "picture.png") as drawn, Image.open(documented) as shown:
+        assert drawn.size == shown.size, "the dashboard has changed since: python -m benchmarks.dashboard"
+        assert len(drawn.convert("RGB").getcolors(2**24) or ()) > 1000
 
 
 def test_memory_of_the_device_is_told_on_a_cpu_as_well(seen: Seen) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
+import numpy.typing as npt
+from av import AudioStream, VideoStream
 from av.sidedata.sidedata import Type
 
 from benchmarks.rainy_clip import Frame
@@ -49,18 +51,20 @@ class ClipOptions:
     begin: int = 0
 
 
-def write(path: Path, frames: Iterable[Frame], how: ClipOptions = ClipOptions()) -> Path:
+def write(path: Path, frames: Iterable[npt.NDArray[Any]], how: ClipOptions = ClipOptions()) -> Path:
     """Write a clip; frames of 16 bits are given as such."""
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "Rain"
-        video = container.add_stream(how.codec, RATE, dict(how.options))
+        video = cast(VideoStream, container.add_stream(how.codec, RATE, dict(how.options)))
         context = video.codec_context
         video.time_base = context.time_base = CLOCK
         video.pix_fmt = how.pixel_format
         (context.color_range, context.color_primaries, context.color_trc, context.colorspace) = how.colours
         context.sample_aspect_ratio = how.aspect
         video.set_display_rotation(how.rotation)
-        sound = None if how.sound is None else container.add_stream(how.sound, 48000, layout="mono")
+        sound = None
+        if how.sound is not None:
+            sound = cast(AudioStream, container.add_stream(how.sound, 48000, layout="mono"))
         subtitles = container.add_mux_stream("mov_text") if how.subtitles else None
         if subtitles is not None:
             subtitles.metadata["language"] = "nor"
@@ -140,12 +144,12 @@ def read(path: Path, pixel_format: str = "rgb24") -> Clip:
             for last in video.decode(packet):
                 first = first or last
                 times.append(last.time)
-                frames.append(np.asarray(last.to_ndarray(format=pixel_format)))
+                frames.append(cast(Frame, np.asarray(last.to_ndarray(format=pixel_format))))
         assert first is not None
         assert last is not None
         assert video.time_base is not None
         assert video.average_rate is not None
-        matrix = first.side_data.get(Type.DISPLAYMATRIX)
+        matrix = cast(Any, first.side_data).get(Type.DISPLAYMATRIX)
         return Clip(
             frames=frames,
             times=times,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from PIL import Image
 
 from app.video import VideoOrder, VideoSummary, restore_video
 from benchmarks.rainy_clip import Frame, rainy_frames
+from model.checkpoint_folders import default_weights_dir
 from model.restorer import Restorer
-from model.weights import default_weights_dir
 
 PAIRS = Path(__file__).parents[1] / "data/pairs/target"
 
@@ -40,7 +41,7 @@ def rainy(photograph: Frame) -> list[Frame]:
 def restore(restorer: Restorer) -> Restore:
     """Restores a video file into another."""
 
-    def restore(source: Path, target: Path, **order: object) -> VideoSummary:
+    def restore(source: Path, target: Path, **order: Any) -> VideoSummary:
         return restore_video(
             restorer, source, target, VideoOrder(**order), progress=lambda _done, _total: None
         )
