@@ -41,8 +41,9 @@ OBJECT_STORES = ("s3", "gs", "az", "abfs")
 TRANSFERS = 16
 """Files that a device's process reads and writes at once, where they are elsewhere."""
 
-RETRIES = 3
-"""How often a batch is begun again whose process or node died, before its images are tried one by one."""
+RESTARTS = 3
+"""How often a process that died is begun again, with the batch that it had; after that the images of this
+batch are tried one by one, elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ def restore(job: Job, rows: list[dict[str, str]], batch: int) -> Iterator[dict[s
     devices, gpus, cpus = shares()
     context = DataContext.get_current()
     context.max_errored_blocks = -1
-    context.max_consecutive_actor_init_deaths = RETRIES
+    context.max_consecutive_actor_init_deaths = RESTARTS
     context.enable_progress_bars = sys.stderr.isatty()
     yield from (
         ray.data.from_items(rows, override_num_blocks=-(-len(rows) // batch))
@@ -252,7 +253,7 @@ def restore(job: Job, rows: list[dict[str, str]], batch: int) -> Iterator[dict[s
             compute=ActorPoolStrategy(min_size=1, max_size=devices, initial_size=devices),
             num_cpus=cpus,
             num_gpus=gpus,
-            max_task_retries=RETRIES,
+            max_restarts=RESTARTS,
         )
         .iter_rows()
     )

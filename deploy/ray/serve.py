@@ -55,7 +55,6 @@ def application(options: Options) -> serve.Application:
     settings = Settings()
     environment = {name: value for name, value in os.environ.items() if name.startswith("DERAIN_")}
     deployment = serve.deployment(
-        Replica,
         name="derain",
         num_replicas=options.replicas,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
@@ -66,5 +65,5 @@ def application(options: Options) -> serve.Application:
         # what has been taken on is finished
         graceful_shutdown_timeout_s=settings.deadline_seconds + 30,
         graceful_shutdown_wait_loop_s=1,
-    )
+    )(Replica)
     return deployment.bind(environment)

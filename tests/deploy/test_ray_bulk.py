@@ -14,9 +14,13 @@ import obstore.store
 import pytest
 import torch
 from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner
 
+from app.formats import FORMATS
 from app.image_headers import ImageLimits
 from app.images import decode
+from deploy.ray import bulk
 from model.checkpoint_folders import default_weights_dir
 from model.prompts import Prompt
 from model.restorer import Restorer
@@ -74,7 +78,7 @@ def restorer() -> Restorer:
 
 def test_a_node_dies_and_every_image_is_there_once(tmp_path: Path, nodes: Nodes, restorer: Restorer) -> None:
     nodes.have(2)
-    count, out = 20, tmp_path / "out"
+    count, out = 16, tmp_path / "out"
     for seed in range(count):
         draw(tmp_path / f"in/day {seed % 3}/{seed:02}.png", 480, seed)
     (tmp_path / "in/broken.jpg").write_bytes(b"no picture")
@@ -133,13 +137,25 @@ def test_buckets(tmp_path: Path, nodes: Nodes, buckets: str) -> None:
 @pytest.mark.parametrize("wrong", [["nowhere", "out"], ["in", "in/out"], ["in", "out", "--format", "gif"]])
 def test_a_wrong_call_is_told_before_anything_is_started(tmp_path: Path, wrong: list[str]) -> None:
     draw(tmp_path / "in/photo.png", 8, 0)
+    command = Typer()
+    command.command()(bulk.main)
     source, result, *options = wrong
-    done = subprocess.run(
-        [sys.executable, ROOT / "deploy/ray/bulk.py", tmp_path / source, tmp_path / result, *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "127.0.0.1:1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
+    told = CliRunner().invoke(
+        command, [str(tmp_path / source), str(tmp_path / result), *options, "--address", "127.0.0.1:1"]
     )
-    assert done.returncode == 2, done.stderr
+    assert told.exit_code == 2, told.output
+
+
+def test_names_tell_what_becomes_of_images() -> None:
+    names = ["a.jpg", "a.JPEG", "b/c.webp", "b/c.png"]
+    rows, errors = bulk.plan(names, None)
+    assert [(row["result"], row["format"]) for row in rows] == [
+        ("a.jpg", "jpeg"),
+        ("a.JPEG", "jpeg"),
+        ("b/c.webp", "webp"),
+        ("b/c.png", "png"),
+    ]
+    assert not errors
+    rows, errors = bulk.plan(names, FORMATS["png"])
+    assert [row["result"] for row in rows] == ["a.png", "b/c.png"]
+    assert errors.keys() == {"a.JPEG", "b/c.png"}, "two would be one file"
