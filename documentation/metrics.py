@@ -17,6 +17,7 @@ def page() -> str:
     """The page, as Markdown."""
     metrics = Metrics()
     metrics.watch_text_cache(lambda: (0, 0))
+    metrics.watch_device(busy_seconds=lambda: 0.0, steps=lambda: 0, out_of_memory=lambda: 0)
     metrics.watch_device_memory(lambda: {"allocated": 0, "reserved": 0, "free": 0, "total": 0})
     declared = {
         family.name: cast(Any, one)._labelnames  # where no series has been made yet, only it knows

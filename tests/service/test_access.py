@@ -165,7 +165,7 @@ class TestWhoGetsIn:
             if all("security" in operation for operation in operations.values())
         }
         models = {"/models", "/v2", "/v2/models/{name}", "/v2/models/{name}/ready"}
-        assert locked_paths == {"/derain", "/perceive"} | models
+        assert locked_paths == {"/derain", "/perceive", "/stream"} | models
         for path in ("/derain", "/perceive"):
             assert {"401", "408", "429"} <= set(schema["paths"][path]["post"]["responses"])
 

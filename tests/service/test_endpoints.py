@@ -24,7 +24,7 @@ def test_the_documentation_tells_both_request_forms_and_the_errors(client: httpx
     assert "/openapi.json" in page.text
     paths = client.get("/openapi.json").json()["paths"]
     ours = {path for path in paths if not path.startswith("/v2")}
-    assert ours == {"/derain", "/perceive", "/models", "/livez", "/readyz", "/metrics"}
+    assert ours == {"/derain", "/perceive", "/stream", "/models", "/livez", "/readyz", "/metrics"}
     operation = paths["/derain"]["post"]
     assert {"multipart/form-data", "image/png", "image/jpeg", "image/webp"} <= set(
         operation["requestBody"]["content"]
