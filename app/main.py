@@ -133,7 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(docs.router)
     app.include_router(page.router)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, max_images=settings.max_images)
     _add_middleware(app, settings, metrics, traces, keys)
     return app
 

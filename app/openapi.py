@@ -91,20 +91,20 @@ def without_null(schema: Any) -> Any:
     return found
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, *, max_images: int) -> None:
     """Complete the document that `app` serves, once, when it is first asked for."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = completed(generate())
+            app.openapi_schema = completed(generate(), max_images)
         return app.openapi_schema
 
     app.openapi = complete
 
 
-def completed(document: dict[str, Any]) -> dict[str, Any]:
-    """The framework's document with problems, headers and parameters as they are."""
+def completed(document: dict[str, Any], max_images: int) -> dict[str, Any]:
+    """The framework's document with problems, headers, parameters and limits as they are."""
     schemas = document["components"]["schemas"]
     schemas.update(_definitions(ProblemDetails))
     for name in ("HTTPValidationError", "ValidationError"):  # the framework's own shape of errors
@@ -117,6 +117,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                     del operation["responses"][status]
                     continue
                 response["headers"] = {**REQUEST_ID, **response.get("headers", {})}
+    form = document["paths"]["/derain"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    form["schema"]["properties"]["image"]["maxItems"] = max_images
     return document
 
 
