@@ -21,7 +21,8 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_say(service_url: 
     """All its checks and phases: examples, boundaries, random requests, and sequences of them."""
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "schemathesis.cli", "run", f"{service_url}/openapi.json"),
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/service/schemathesis.toml"),
+            *("run", f"{service_url}/openapi.json"),
             *("--max-examples", "30", "--seed", "1", "--no-color", "--request-timeout", "60"),
             *("--exclude-path", "/stream"),  # a WebSocket: whoever asks by HTTP is told so
         ],
