@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# MkDocs 2, which the theme warns of, is not what is installed
+# the theme would say at every build that it is kept until May 2027, and recommend its successor, Zensical
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
