@@ -8,7 +8,8 @@ from documentation.tables import table
 PAGE = """# Metrics
 
 What `GET /metrics` renders, in the text format that the scraper asks for. No label carries anything that a
-client chooses. This page is written from `app/metrics.py`.
+client chooses. This page is written from `app/metrics.py`; [what each is good for](../observability.md), with alerts
+and a dashboard, is told elsewhere.
 
 """
 

@@ -1,5 +1,6 @@
 """The configuration of nginx that the documentation gives, in front of a real service."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from PIL import Image
+from websockets.sync.client import connect
 
 from tests.servers import program
 
@@ -171,6 +173,17 @@ def test_a_photograph_never_lies_on_the_disk(proxy: Proxy, encode: Callable[...,
     assert answer.status_code == 200
     assert min(len(noise), len(answer.content)) > 100_000
     assert [folder.stat().st_mtime_ns for folder in folders] == untouched
+
+
+def test_frames_of_a_camera_go_through(proxy: Proxy) -> None:
+    trusted = ssl.create_default_context(cafile=proxy.certificate)
+    trusted.check_hostname = False
+    with connect(f"wss://127.0.0.1:{proxy.secure}/stream", ssl=trusted, open_timeout=60) as camera:
+        camera.send(photograph())
+        told, frame = json.loads(camera.recv(timeout=60)), camera.recv(timeout=60)
+    assert told["prompt"].startswith("a photo with")
+    assert isinstance(frame, bytes)
+    assert frame[:2] == b"\xff\xd8"
 
 
 def test_metrics_are_not_for_everybody(proxy: Proxy) -> None:
