@@ -48,7 +48,7 @@ def runs() -> dict[str, dict[str, float]]:
     """PSNR in dB by set of the input and of every training run, in order."""
     lines = dropwhile(lambda line: not line.startswith("|"), RUNS.read_text().splitlines())
     head, _, *rows = [
-        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        [cell.strip() for cell in line.replace("*", "").strip("|").split("|")]
         for line in takewhile(lambda line: line.startswith("|"), lines)
     ]
     if head[-2:] != list(SETS):
