@@ -110,7 +110,7 @@ def draw(
     for stride, maps in seen.items():
         top += LINE
         falling = F.avg_pool2d(rain[None], stride)[0]
-        parts.append(_text(WIDTH, top, "share where it rains most | least", "note end"))
+        parts.append(_text(WIDTH, top, "share in %, where it rains most | least", "note end"))
         parts.append(_text(0, top, f"stride {stride}: one place is {stride}×{stride} pixels", "title"))
         step = tile * height / width + LINE + GAP / 2
         for index, (name, one) in enumerate(zip(names, maps, strict=True)):
@@ -120,9 +120,7 @@ def draw(
             parts.append(_image(left, above, tile, tile * height / width, _coloured(one)))
             parts.append(_text(left, below, name, "name"))
             most, least = shares(one, falling)
-            parts.append(
-                _text(left + tile, below, f"{100 * most:.1f} | {100 * least:.1f} %", "note end small")
-            )
+            parts.append(_text(left + tile, below, f"{100 * most:.1f} | {100 * least:.1f}", "note end small"))
         top += -(-len(names) // COLUMNS) * step + LINE / 2
     box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top:.0f}"'
     return f"<svg {box} {FONT}>{{}}{''.join(parts)}</svg>\n"
