@@ -8,8 +8,8 @@ from documentation.tables import table
 PAGE = """# Metrics
 
 What `GET /metrics` renders, in the text format that the scraper asks for. No label carries anything that a
-client chooses. This page is written from `app/metrics.py`; [what each is good for](../observability.md), with alerts
-and a dashboard, is told elsewhere.
+client chooses. This page is written from `app/metrics.py`. What each is good for, with alerts and a
+dashboard, is in [Observability](../observability.md).
 
 """
 
