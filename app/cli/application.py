@@ -4,7 +4,7 @@ point. Heavy imports wait until a command runs."""
 import sys
 from importlib.metadata import entry_points, version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -47,8 +47,7 @@ cli.command("key")(key)
 
 def main() -> None:
     """Run the command line. A command that comes by entry point is imported only when it is needed."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     found = entry_points(group=COMMANDS)
     named = sys.argv[1] if len(sys.argv) > 1 else ""
     if named in found.names:
