@@ -3,7 +3,8 @@ point. Heavy imports wait until a command runs."""
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated
+from io import TextIOWrapper
+from typing import Annotated, cast
 
 import typer
 
@@ -46,6 +47,7 @@ cli.command("key")(key)
 
 def main() -> None:
     """Run the command line. A command that comes by entry point is imported only when it is needed."""
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     found = entry_points(group=COMMANDS)
     named = sys.argv[1] if len(sys.argv) > 1 else ""
     if named in found.names:

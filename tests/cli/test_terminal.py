@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -89,6 +90,16 @@ def test_settings_that_are_wrong_are_named() -> None:
     assert asked.returncode == 1
     assert asked.stderr.splitlines()[0].startswith("DERAIN_MAX_IMAGES: ")
     assert "Traceback" not in asked.stderr
+
+
+def test_file_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    picture, both = (os.fsencode(tmp_path) + name for name in (b"/\xe9t\xe9.png", b"/\xe9t\xe9s.png"))
+    with Path(os.fsdecode(picture)).open("wb") as file:
+        Image.new("RGB", (16, 16)).save(file, "PNG")
+    arguments = [*map(os.fsencode, COMMAND), b"compare", picture, picture, b"-o", both]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as where the locale is UTF-8
+    compared = subprocess.run(arguments, capture_output=True, timeout=300, env=strict)
+    assert (compared.returncode, compared.stdout, compared.stderr) == (0, both + b"\n", b"")
 
 
 def test_without_a_command_the_help_is_shown() -> None:
