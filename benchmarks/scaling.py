@@ -157,12 +157,12 @@ def per_device(measured: Measured) -> str:
     titles = (
         "",
         "network, MP/s",
-        "cores wanted, JPEG",
-        "PNG",
-        "cores (example)",
-        "images/s, JPEG",
-        "PNG",
-        "Gbit/s each way, JPEG",
+        "cores it wants",
+        "with PNG",
+        "has (example)",
+        "images/s",
+        "with PNG",
+        "Gbit/s each way",
     )
     return table(titles, rows)
 

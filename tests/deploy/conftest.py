@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -20,6 +23,21 @@ from tests.servers import program
 STORE_BYTES = 100 * 2**20
 PATIENCE_SECONDS = 600
 """Ray's processes are many and slow to start where others compute as well."""
+
+STARTS = 4
+
+RAY = {
+    "USAGE_STATS_ENABLED": "0",
+    "worker_niceness": "0",  # else they let everybody go first
+    "worker_register_timeout_seconds": "600",
+    "agent_register_timeout_ms": "300000",
+    "health_check_timeout_ms": "60000",  # of a node that is slow; one that is dead does not answer at all
+    "SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Variables of Ray."""
+
+Started = TypeVar("Started")
 
 
 def eventually(check: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -47,7 +65,8 @@ class Nodes:
     def have(self, count: int) -> None:
         """Add nodes until there are so many."""
         while len(self._nodes) < count:
-            self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
+            add = partial(self._cluster.add_node, num_cpus=1, object_store_memory=STORE_BYTES)
+            self._nodes.append(patiently(add))
 
     def running(self, title: str) -> list[object]:
         """The nodes that run a process with this in its title."""
@@ -57,6 +76,20 @@ class Nodes:
         """Without a word of warning."""
         self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
+
+
+def patiently(start: Callable[[], Started]) -> Started:
+    """Start a node. Ray gives it half a minute, which is not enough where everybody computes."""
+    for _ in range(STARTS - 1):
+        before = set(tree(os.getpid()))
+        try:
+            return start()
+        except Exception as error:
+            print(f"once more: {error}")
+            for pid in set(tree(os.getpid())) - before:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    return start()
 
 
 def titles(node: object) -> list[str]:
@@ -100,12 +133,10 @@ def buckets() -> Generator[str]:
 def nodes(buckets: str) -> Generator[Nodes]:
     """The cluster, with this process as one of its drivers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # Ray lets everybody else go first
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False},
-        )
+        for name, value in RAY.items():
+            patch.setenv(f"RAY_{name}", value)
+        arguments = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=arguments))
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=cluster.address, log_to_driver=False)
