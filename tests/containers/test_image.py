@@ -35,7 +35,7 @@ for folder, folders, files in os.walk("/"):
     if folder == "/":
         folders[:] = set(folders) - {"proc", "sys", "dev"}
     for path in (os.path.join(folder, name) for name in files if names & set(name.split("-"))):
-        if os.access(path, os.X_OK):
+        if os.access(path, os.X_OK) and ".so" not in path:
             print(path)
 """
 """Prints the executable files of the given names, those of a version (gcc-12) and of a platform included."""
