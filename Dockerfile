@@ -1,4 +1,4 @@
-# The service with its weights, for NVIDIA GPUs (and for CPUs, where they find no GPU) or, a fifth as large, for CPUs
+# The service with its weights, for NVIDIA GPUs (and for CPUs, where it finds no GPU) or, a quarter as large, for CPUs
 # alone:
 #     docker build -t tvi-derain:cuda .
 #     docker build -t tvi-derain:cpu --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu .
@@ -8,8 +8,8 @@ ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
 FROM ${BUILD_IMAGE} AS requirements
-# extras of pyproject.toml that the image has as well, separated by spaces
-ARG EXTRAS=""
+# extras of pyproject.toml that the image has as well, separated by spaces; traces are sent only where they are asked for
+ARG EXTRAS="otel"
 COPY pyproject.toml .
 RUN python3 -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
         extras = project['optional-dependencies']; \
@@ -35,8 +35,9 @@ RUN set -eu; \
     pip install --requirement requirements.txt; \
     pip uninstall --yes triton; \
     cd "$(/opt/derain/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"; \
-    rm -rf torch/include torch/bin/protoc* nvidia/*/include; \
-    find . -path './nvidia/*' \( -name 'libcusolverMg.so*' -o -name 'libnvrtc*.alt.so*' -o -name '*.a' \) -delete; \
+    rm -rf torch/include torch/test nvidia/*/include; \
+    find torch/bin -type f ! -name torch_shm_manager -delete; \
+    find . \( -name 'libcusolverMg.so*' -o -name 'libnvrtc*.alt.so*' -o -name '*.a' \) -delete; \
     find numpy sympy networkx -type d -name tests -prune -exec rm -r {} +
 
 FROM dependencies AS build

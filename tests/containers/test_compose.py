@@ -74,6 +74,13 @@ def test_a_photograph_comes_back_restored(composition: Composition) -> None:
     assert after < before / 2
 
 
+def test_the_page_is_there(composition: Composition) -> None:
+    page = httpx.get(composition.service, headers={"Accept": "text/html"}).raise_for_status()
+    assert page.headers["content-type"].startswith("text/html")
+    for script in re.findall(r'<script[^>]* src="([^"]+)"', page.text):
+        httpx.get(httpx.URL(composition.service).join(script)).raise_for_status()
+
+
 def test_the_service_started_when_prometheus_was_healthy(composition: Composition) -> None:
     checks = composition.at_start["prometheus"]["State"]["Health"]["Log"]
     healthy = min(datetime.fromisoformat(check["End"]) for check in checks if check["ExitCode"] == 0)

@@ -102,6 +102,10 @@ def test_the_weights_are_inside(image: str) -> None:
     }
 
 
+def test_it_can_send_traces_where_it_is_asked_to(image: str) -> None:
+    in_image(image, "python", "-c", "import app.otel")
+
+
 def test_only_what_it_is_made_of_is_in_the_context(image: str) -> None:
     """Neither the tests nor the history, which may hold what nobody meant to publish."""
     assert (
