@@ -3,7 +3,7 @@
 import fcntl
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from app.video_reading import CopiedPacket, VideoError, VideoReader
 from app.video_writing import VideoWriter
 from model.perception import Perception
 from model.prompts import Prompt
-from model.restorer import Restorer
+from model.restorer import AbandonedError, Restorer
 
-QUEUE_BYTES = 128 * 1024 * 1024
+QUEUE_BYTES = 64 * 1024 * 1024
 """Frames and packets in each of the two queues."""
 
 WAITING_ITEMS = 64
@@ -109,14 +109,17 @@ def restore_video(
     target: Path,
     order: VideoOrder,
     *,
-    progress: Callable[[int, int | None], None],
+    progress: Callable[[int | None], None] = lambda _total: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> VideoSummary:
     """Restore a video into a file that appears when it is whole, and not at all when this is interrupted.
 
     Args:
-        progress: told, now and then, how many frames are done and how many there are, if that is known.
+        progress: called after each frame, with the number of all as far as it is known.
+        cancelled: asked before every frame, and between tiles, whether to give up.
 
     Raises:
+        AbandonedError: `cancelled` said so.
         VideoError: it cannot be read, restored or written.
     """
     started = time.monotonic()
@@ -128,8 +131,8 @@ def restore_video(
         except VideoError as error:
             raise VideoError(f"{target}: {error}") from None
         try:
-            run = _Run(restorer, reader, writer, order)
-            run(lambda frames: progress(frames, reader.frames))
+            run = _Run(restorer, reader, writer, order, cancelled)
+            run(lambda: progress(reader.frames))
         except FFmpegError as error:
             writer.abandon()
             raise VideoError(f"{target}: {error.strerror}") from None
@@ -158,7 +161,12 @@ class _Run:
     """The three threads: one reads and perceives, one writes, the calling one restores."""
 
     def __init__(
-        self, restorer: Restorer, reader: VideoReader, writer: VideoWriter, order: VideoOrder
+        self,
+        restorer: Restorer,
+        reader: VideoReader,
+        writer: VideoWriter,
+        order: VideoOrder,
+        cancelled: Callable[[], bool],
     ) -> None:
         self.frames = 0
         self.prompts: list[PromptChange] = []
@@ -166,22 +174,24 @@ class _Run:
         self._reader = reader
         self._writer = writer
         self._order = order
+        self._cancelled = cancelled
         self._decoded: BoundedQueue[_Item] = BoundedQueue(QUEUE_BYTES)
         self._restored: BoundedQueue[_Item] = BoundedQueue(QUEUE_BYTES)
         height, width = restorer.padded_size(reader.first.height, reader.first.width)
         pixels = CPU_BATCH_PIXELS if restorer.device.type == "cpu" else ACCELERATOR_BATCH_PIXELS
         self._batch = max(1, pixels // (height * width))
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Restore everything; `progress` is told the frames done."""
+    def __call__(self, progress: Callable[[], None]) -> None:
+        """Restore everything; `progress` is called after each frame."""
         with ThreadPoolExecutor(2, "video") as pool:
-            stages = [pool.submit(self._read), pool.submit(self._write)]
+            stages: list[Future[None]] = []
             try:
+                stages += [pool.submit(self._read), pool.submit(self._write)]
                 for item in self._restore(self._decoded):
                     if isinstance(item, _Picture):
                         self._restored.put(item, item.bytes)
                         self.frames += 1
-                        progress(self.frames)
+                        progress()
                     else:
                         self._restored.put(item, item.size)
                 self._restored.close()
@@ -250,6 +260,8 @@ class _Run:
         batch: list[_Picture] = []
         before: tuple[Tensor, Prompt] | None = None
         for item in items:
+            if self._cancelled():
+                raise AbandonedError("nobody waits for this video any more")
             waiting.append(item)
             if isinstance(item, _Picture):
                 assert item.image is not None
@@ -270,7 +282,8 @@ class _Run:
             return
         images = [cast(Tensor, picture.image) for picture in batch]
         try:
-            restored = self._restorer.restore(images, [picture.prompt for picture in batch])
+            prompts = [picture.prompt for picture in batch]
+            restored = self._restorer.restore(images, prompts, cancelled=self._cancelled)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

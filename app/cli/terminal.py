@@ -35,8 +35,10 @@ def check_pipe(*, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Generator[Callable[[], None]]:
-    """A bar with images per second and the time left; what the context gets is called after each image."""
+def progress(what: str, total: int | None, *, unit: str = "images") -> Generator[Callable[..., None]]:
+    """A bar with images per second and the time left; what the context gets is called after each image, with
+    the total where that was not known before.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
     from rich.text import Text
@@ -45,7 +47,7 @@ def progress(what: str, total: int) -> Generator[Callable[[], None]]:
         """Images per second."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.3g} images/s", "progress.data.speed")
+            return Text("" if task.speed is None else f"{task.speed:.3g} {unit}/s", "progress.data.speed")
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeLeft()
     with Progress(
@@ -58,4 +60,8 @@ def progress(what: str, total: int) -> Generator[Callable[[], None]]:
         disable=not err.is_terminal,
     ) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance(total: int | None = total) -> None:
+            bar.update(task, advance=1, total=total)
+
+        yield advance

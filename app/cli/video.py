@@ -2,30 +2,16 @@
 
 import dataclasses
 import json
-import signal
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from threading import Event
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
+from app.cli.interrupts import Interrupts
 from app.cli.loading import choose_model, load_restorer, load_settings
 from app.cli.options import AsJSON, Device, Model, Overwrite
-from app.cli.terminal import err, out
+from app.cli.terminal import err, out, progress
 
 
 def video(
@@ -62,6 +48,7 @@ def video(
     try:
         from app.video import VideoError, VideoOrder, restore_video
         from app.video_writing import available_codecs
+        from model.restorer import AbandonedError
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
@@ -75,18 +62,21 @@ def video(
     settings = load_settings()
     device = device or settings.device
     restorer = load_restorer(settings, choose_model(settings, model, device), device)
-    with _leaving_on_signals(), _progress(err) as progress:
-        task = progress.add_task("restoring", total=None)
+    interrupted, cancelled = Interrupts(), Event()
+    with interrupted.calling(cancelled.set), progress("restoring", None, unit="frames") as advance:
         try:
             summary = restore_video(
                 restorer,
                 source,
                 target,
                 order,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                progress=advance,
+                cancelled=cancelled.is_set,
             )
         except VideoError as error:
             raise SystemExit(str(error)) from None
+        except AbandonedError:
+            raise SystemExit(128 + interrupted.signal) from None
     if as_json:
         described = {
             "input": str(source),
@@ -104,45 +94,3 @@ def video(
         f"{summary.codec} at {summary.crf}; {said})",
         markup=False,
     )
-
-
-class _Speed(ProgressColumn):
-    """Frames per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} frames/s")
-
-
-def _progress(console: Console) -> Progress:
-    """A progress bar on standard error, shown only on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        speed_estimate_period=60,
-    )
-
-
-@contextmanager
-def _leaving_on_signals() -> Generator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, with everything tidied up; exit status 128 and the
-    signal's number. Only the main thread can listen to them."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

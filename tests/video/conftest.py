@@ -42,8 +42,6 @@ def restore(restorer: Restorer) -> Restore:
     """Restores a video file into another."""
 
     def restore(source: Path, target: Path, **order: Any) -> VideoSummary:
-        return restore_video(
-            restorer, source, target, VideoOrder(**order), progress=lambda _done, _total: None
-        )
+        return restore_video(restorer, source, target, VideoOrder(**order))
 
     return restore

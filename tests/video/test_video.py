@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -191,14 +192,12 @@ class TestFlicker:
         computed: list[int] = []
         original = restorer.restore
 
-        def counting(images: list[torch.Tensor], prompts: list[Prompt]) -> list[torch.Tensor]:
+        def counting(images: list[torch.Tensor], *others: Any, **options: Any) -> list[torch.Tensor]:
             computed.append(len(images))
-            return original(images, prompts)
+            return original(images, *others, **options)
 
         monkeypatch.setattr(restorer, "restore", counting)
-        summary = restore_video(
-            restorer, source, tmp_path / "out.mkv", VideoOrder(prompt=RAIN), progress=lambda _d, _t: None
-        )
+        summary = restore_video(restorer, source, tmp_path / "out.mkv", VideoOrder(prompt=RAIN))
         assert summary.frames == 11
         assert sum(computed) == 3
         frames = read(tmp_path / "out.mkv").frames
@@ -279,7 +278,7 @@ class TestRefusals:
         source = write(tmp_path / "in.mp4", rainy)
         began, go_on = threading.Event(), threading.Event()
 
-        def wait(_done: int, _total: int | None) -> None:
+        def wait(_total: int | None) -> None:
             began.set()
             go_on.wait(60)
 
