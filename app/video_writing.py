@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 import io
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -49,6 +50,11 @@ QUICKTIME = frozenset({"mov", "mp4", "ipod", "3gp", "3g2"})
 """FFmpeg's names of the containers that descend from QuickTime's."""
 
 HOLD_ROTATION = QUICKTIME | {"matroska"}
+HOLD_TIMES = QUICKTIME | {"matroska", "webm", "mpegts"}
+"""Containers that say of every frame when it is shown."""
+
+SILENT_SVT = {"SVT_LOG": "1"}
+"""SVT-AV1 tells the terminal about itself unless its environment says that only errors matter."""
 
 STALE_TAGS = frozenset(
     {
@@ -98,7 +104,11 @@ class VideoWriter:
             self._container = av.open(str(path), "w", container_options={"movflags": "+faststart"})
         except ValueError:
             raise VideoError(f"no kind of video ends in {path.suffix or path.name!r}") from None
-        self.codec = codec or self._codec_like(reader.video.codec_context.name)
+        self._format = self._container.format.name
+        if self._format not in HOLD_TIMES:
+            raise VideoError(f"{self._format} does not keep times: use .mp4, .mov, .mkv, .webm or .ts")
+        os.environ.update(SILENT_SVT)
+        self.codec = codec or self._codec_like(reader.video.codec_context.codec.canonical_name)
         chosen = CODECS[self.codec]
         self.crf = chosen.crf if crf is None else crf
         if self.crf > chosen.worst_crf:
@@ -118,7 +128,7 @@ class VideoWriter:
             self._container.start_encoding()
         except FFmpegError as error:
             raise VideoError(
-                f"cannot be written as {self.codec} in {self._container.format.name}: {error.strerror}"
+                f"cannot be written as {self.codec} in {self._format}: {error.strerror}"
             ) from None
 
     @property
@@ -165,13 +175,15 @@ class VideoWriter:
     def _codec_like(self, name: str) -> str:
         candidates = sorted(available_codecs(), key=lambda candidate: candidate != name)
         for candidate in candidates:
-            with av.open(io.BytesIO(), "w", format=self._container.format.name) as probe:
-                try:
-                    probe.add_stream(CODECS[candidate].encoder, 25)
-                except ValueError:
-                    continue
-                return candidate
-        raise VideoError(f"{self._container.format.name} holds none of {', '.join(candidates)}")
+            chosen = CODECS[candidate]
+            try:
+                with av.open(io.BytesIO(), "w", format=self._format) as probe:
+                    probe.add_stream(chosen.encoder, 25, chosen.options)
+                    probe.start_encoding()
+            except (ValueError, FFmpegError):
+                continue
+            return candidate
+        raise VideoError(f"{self._format} holds none of {', '.join(candidates)}")
 
     def _pixel_format(self, frame: VideoFrame) -> str:
         """That of the input as far as the encoder has it: chroma as fine, samples as deep."""
@@ -201,24 +213,27 @@ class VideoWriter:
                 chosen.encoder, reader.rate, {**chosen.options, "crf": str(self.crf)}
             )
         except ValueError:
-            raise VideoError(f"{self._container.format.name} does not hold {self.codec}") from None
+            raise VideoError(f"{self._format} does not hold {self.codec}") from None
         assert isinstance(stream, VideoStream)
         stream.time_base = reader.time_base
         context = stream.codec_context
         context.time_base = reader.time_base
         context.width, context.height, context.pix_fmt = frame.width, frame.height, self.pixel_format
-        context.sample_aspect_ratio = source.sample_aspect_ratio or Fraction(0, 1)
+        aspect = source.sample_aspect_ratio
+        if aspect not in (None, 1) and self.codec == "av1" and self._format not in QUICKTIME:
+            raise VideoError(f"{self._format} with av1 cannot say that pixels are {aspect} wide: use .mp4")
+        context.sample_aspect_ratio = aspect or Fraction(0, 1)
         colours = described(frame)
         context.color_range, context.colorspace = colours.colour_range, colours.matrix
         context.color_primaries, context.color_trc = colours.primaries, colours.transfer
         context.thread_count = usable_cores()
-        if self.codec == "hevc" and self._container.format.name in QUICKTIME:
+        if self.codec == "hevc" and self._format in QUICKTIME:
             context.codec_tag = "hvc1"  # players of Apple's know hev1 not
         side_data = cast(Any, frame.side_data)
         if Type.DISPLAYMATRIX in side_data:
-            if frame.rotation and self._container.format.name not in HOLD_ROTATION:
+            if frame.rotation and self._format not in HOLD_ROTATION:
                 raise VideoError(
-                    f"{self._container.format.name} cannot say that the video is turned by "
+                    f"{self._format} cannot say that the video is turned by "
                     f"{frame.rotation} degrees: use .mp4, .mov or .mkv"
                 )
             stream.set_display_matrix(np.frombuffer(side_data[Type.DISPLAYMATRIX], np.int32).tolist())
@@ -228,16 +243,14 @@ class VideoWriter:
     def _add_copy(self, source: Stream) -> Stream | None:
         """A stream that packets of the source can be copied into, where the container has such."""
         try:
-            with av.open(io.BytesIO(), "w", format=self._container.format.name) as probe:
+            with av.open(io.BytesIO(), "w", format=self._format) as probe:
                 probe.add_stream_from_template(source, opaque=True)
                 probe.start_encoding()
         except (ValueError, FFmpegError):
             name = f"{source.type} ({source.name})"
             if source.type == "audio":
-                raise VideoError(
-                    f"{self._container.format.name} does not hold this {name}; Matroska (.mkv) would"
-                ) from None
-            self.notes.append(f"{name} is left out: {self._container.format.name} does not hold it")
+                raise VideoError(f"{self._format} does not hold this {name}; Matroska (.mkv) would") from None
+            self.notes.append(f"{name} is left out: {self._format} does not hold it")
             return None
         copy = self._container.add_stream_from_template(source, opaque=True)
         if source.type == "video" and not source.disposition & Disposition.attached_pic:
