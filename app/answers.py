@@ -16,7 +16,7 @@ from app.errors import ProblemError
 from app.formats import ANSWER_FORMATS, FORMATS, ImageFormat, sniff
 from app.negotiation import Accept
 from app.pipeline import Outcome
-from app.schemas import DerainResponse, RestoredImage, Timings
+from app.schemas import DerainResponse, RestoredImage, Scores, Timings
 
 JSON = "application/json"
 ZIP = "application/zip"
@@ -116,16 +116,19 @@ def render(
             request_id=request_id,
         )
         content = body.model_dump_json().encode()
+    headers = {
+        "Server-Timing": ", ".join(f"{stage};dur={duration}" for stage, duration in timings),
+        "X-Derain-Model": model,
+        "X-Derain-Prompt": quote(outcome.prompt, safe=""),
+        "X-Derain-Batch-Size": str(outcome.batch_size),
+        "Vary": "Accept",
+    }
+    if outcome.perception is not None:
+        headers["X-Derain-Perception"] = Scores.model_validate(outcome.perception).model_dump_json()
     return Response(
         content,
         media_type=answer.container or outcome.files[0].image_format.media_type,
-        headers={
-            "Server-Timing": ", ".join(f"{stage};dur={duration}" for stage, duration in timings),
-            "X-Derain-Model": model,
-            "X-Derain-Prompt": quote(outcome.prompt, safe=""),
-            "X-Derain-Batch-Size": str(outcome.batch_size),
-            "Vary": "Accept",
-        },
+        headers=headers,
     )
 
 

@@ -101,7 +101,7 @@ async def derain(
             prompt=options.prompt,
             caption=options.caption,
             model=restorer.name,
-            keep_metadata=options.metadata == "keep",
+            keep_metadata=options.metadata != "drop",
         )
         outcome = await _unless_disconnected(request, pipeline.restore(order, ticket, deadline))
         write = partial(

@@ -60,6 +60,7 @@ EXPOSED_HEADERS = (
     "WWW-Authenticate",
     "X-Derain-Batch-Size",
     "X-Derain-Model",
+    "X-Derain-Perception",
     "X-Derain-Prompt",
     "X-Request-ID",
     "traceparent",

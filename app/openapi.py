@@ -39,6 +39,11 @@ DERAINED = {
         "description": "Images in the batch on the device.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "X-Derain-Perception": {
+        "description": "Of one image that came without a prompt: the scores that gave one, as JSON.",
+        "schema": {"type": "string", "contentMediaType": "application/json"},
+        "example": '{"types":{"rain":0.98,"clean":0.02},"densities":{"heavy":1.0},"directions":{"left":1.0}}',
+    },
 }
 """Headers of every restored image."""
 

@@ -99,6 +99,7 @@ class Outcome:
         prompt: the degradation prompt used; where several were perceived, all, in order, joined by
             semicolons.
         caption: the semantic prompt used, if any; several written by the captioner are joined likewise.
+        perception: what was perceived, if anything, of a single image.
         batch_size: images in the largest batch that one of the images was in.
     """
 
@@ -106,6 +107,7 @@ class Outcome:
     prompt: str
     caption: str | None
     perceived: bool
+    perception: Perceived | None
     batch_size: int
     decode_seconds: float
     queue_seconds: float
@@ -116,13 +118,14 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """A photograph, first as it came and then restored, its place among those of the request (from 1), the
-    format of its answer, its prompt, and the seconds that decoding and perceiving took."""
+    format of its answer, its prompt, what was perceived, and the seconds that all this took."""
 
     photograph: Photograph
     number: int
     image_format: ImageFormat
     prompt: str
     caption: str | None
+    perception: Perceived | None
     seconds: float
 
 
@@ -314,6 +317,7 @@ class Pipeline:
             prompt=prompts[0] if len(set(prompts)) == 1 else "; ".join(prompts),
             caption="; ".join(captions if len(set(captions)) > 1 else captions[:1]) or None,
             perceived=order.prompt is None,
+            perception=prepared[0].perception if len(prepared) == 1 else None,
             batch_size=max(item.batch_size for item in restored),
             decode_seconds=max(item.seconds for item in prepared),
             queue_seconds=max(item.queue_seconds for item in restored),
@@ -376,16 +380,19 @@ class Pipeline:
                 photograph = photograph.without_metadata()
             image_format = order.formats[index] or heic.answer_format(photograph.image_format)
             images.check_fits(photograph, image_format)
-            prompt, caption = order.prompt, order.caption
+            prompt, caption, perception = order.prompt, order.caption, None
             if not prompt:
                 with stage.span("perceive"):
-                    pixels = photograph.pixels
-                    prompt = order.perceive(pixels) if order.perceive else restorer.perceive(pixels).prompt
+                    if order.perceive:
+                        prompt = order.perceive(photograph.pixels)
+                    else:
+                        perception = restorer.perceive(photograph.pixels)
+                        prompt = perception.prompt
             if caption is None and self.captioner is not None:
                 with stage.span("caption"):
                     caption = self.captioner.caption(photograph.pixels) or None
         self.metrics.observe_stage("decode", stage.seconds, trace.exemplar)
-        return _Prepared(photograph, number, image_format, prompt, caption, seconds=stage.seconds)
+        return _Prepared(photograph, number, image_format, prompt, caption, perception, seconds=stage.seconds)
 
     async def _through_queue(
         self, prepared: Sequence[_Prepared], restorer: Restorer, ticket: Ticket, deadline: "Deadline"

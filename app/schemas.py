@@ -2,15 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _blank_to_none(value: object) -> object:
     return (" ".join(value.split()) or None) if isinstance(value, str) else value
 
 
-def _blank_to_keep(value: object) -> object:
-    return _blank_to_none(value) or "keep"
+def _or_none(value: str | None) -> str | None:
+    return value or None
 
 
 Text = Annotated[str | None, BeforeValidator(_blank_to_none)]
@@ -33,15 +33,15 @@ class DerainOptions(BaseModel):
         examples=["a street at night with parked cars"],
     )
     model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
-    format: Annotated[Literal["png", "jpeg", "webp", "avif"] | None, BeforeValidator(_blank_to_none)] = Field(
+    format: Annotated[Literal["png", "jpeg", "webp", "avif", ""] | None, AfterValidator(_or_none)] = Field(
         default=None,
-        description="Format of the restored image; else that of the image sent (of HEIC: JPEG, where the "
-        "service cannot write HEIC).",
+        description="Format of the restored image; if none or empty that of the image sent (of HEIC: JPEG, "
+        "where the service cannot write HEIC).",
     )
-    metadata: Annotated[Literal["keep", "drop"], BeforeValidator(_blank_to_keep)] = Field(
+    metadata: Literal["keep", "drop", ""] = Field(
         default="keep",
         description="Whether EXIF (but for orientation, which is applied, and the thumbnail), XMP and "
-        "comments go into the restored image. The colour profile always does.",
+        "comments go into the restored image; if empty they do. The colour profile always does.",
     )
 
 
@@ -49,6 +49,16 @@ class PerceiveOptions(BaseModel):
     """What a client can say besides the image to be perceived."""
 
     model: Text = Field(default=None, description="A name that GET /models lists; else the default model.")
+
+
+class Scores(BaseModel):
+    """What was perceived: probabilities that add up to 1 in each group; the latter two hold if it rains."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    types: dict[str, float]
+    densities: dict[str, float]
+    directions: dict[str, float]
 
 
 class RestoredImage(BaseModel):
@@ -89,15 +99,12 @@ class DerainResponse(BaseModel):
     request_id: str
 
 
-class PerceiveResponse(BaseModel):
+class PerceiveResponse(Scores):
     """The answer of POST /perceive; the scores of each group are probabilities that add up to 1."""
 
     prompt: str = Field(
         description="The sentence that the scores give; POST /derain uses it without a prompt."
     )
-    types: dict[str, float]
-    densities: dict[str, float]
-    directions: dict[str, float]
     model: str
     request_id: str
 

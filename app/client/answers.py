@@ -43,6 +43,15 @@ class Timings:
         return cls(**{one.name: durations[one.name] for one in fields(cls) if one.name in durations})
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Probabilities of what is wrong with an image; those of each group add up to 1."""
+
+    types: Mapping[str, float]
+    densities: Mapping[str, float]
+    directions: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """What the service says beside an image.
@@ -51,6 +60,7 @@ class Described:
         media_type: of the image, `image/jpeg` for example.
         prompt: the degradation prompt used.
         perceived: whether the service perceived that itself.
+        scores: what it was perceived from.
         model: the name of the checkpoint.
         batch_size: images that were restored together.
     """
@@ -58,6 +68,7 @@ class Described:
     media_type: str
     prompt: str
     perceived: bool
+    scores: Scores | None
     model: str
     batch_size: int
     timings: Timings
@@ -89,14 +100,11 @@ class RestoredFile(Described):
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Perceived:
-    """What is wrong with an image: probabilities that add up to 1 in each group, and the prompt they give."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Perceived(Scores):
+    """What is wrong with an image, and the prompt that follows."""
 
     prompt: str
-    types: Mapping[str, float]
-    densities: Mapping[str, float]
-    directions: Mapping[str, float]
     model: str
     request_id: str
 
@@ -123,11 +131,21 @@ def described(response: httpx.Response, options: RestoreOptions) -> dict[str, An
         "media_type": media_type,
         "prompt": unquote(headers.get("x-derain-prompt", "")),
         "perceived": not (options.get("prompt") or "").strip(),
+        "scores": _scores_of(response),
         "model": headers.get("x-derain-model", ""),
         "batch_size": int(headers.get("x-derain-batch-size", 1)),
         "timings": Timings.of(headers.get("server-timing", "")),
         "request_id": headers.get("x-request-id", ""),
     }
+
+
+def _scores_of(response: httpx.Response) -> Scores | None:
+    try:
+        return Scores(**_known(Scores, json.loads(response.headers["x-derain-perception"])))
+    except KeyError:  # the prompt was given, or the service is older
+        return None
+    except (ValueError, TypeError) as error:
+        raise foreign(response) from error
 
 
 def perceived_of(response: httpx.Response, body: bytes) -> Perceived:

@@ -20,6 +20,7 @@ export class History {
   /** Show a job as it is now, and which is the current. */
   render(job) {
     get("history").hidden = false;
+    get("download-all").hidden = this.session.jobs.filter(({ state }) => state === "done").length < 2;
     const item = this.#items.get(job) ?? this.#make(job);
     item.dataset.state = job.state;
     const said = job.prompt ? `, “${job.prompt}”` : "";

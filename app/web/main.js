@@ -8,6 +8,7 @@ import { words } from "./problems.js";
 import { hasKey } from "./service.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
+import { downloadZip } from "./vendor/client-zip.js";
 
 const get = (id) => document.getElementById(id);
 
@@ -77,15 +78,34 @@ get("sentence-hint").addEventListener("click", ({ target }) => {
 });
 
 get("format").addEventListener("change", ({ target }) => (session.format = target.value));
-get("download").addEventListener("click", async () => {
-  const job = session.current;
-  const button = get("download");
+get("download").addEventListener("click", ({ target }) =>
+  download(target, async () => {
+    const job = session.current;
+    const { blob, type } = await session.inFormat(job, get("format").value);
+    save(blob, restoredName(job.name, type));
+  }),
+);
+get("download-all").addEventListener("click", ({ target }) =>
+  download(target, async () => {
+    const names = new Set();
+    const format = get("format").value;
+    const files = [];
+    for (const job of session.jobs.filter(({ state }) => state === "done")) {
+      const { blob, type } = await session.inFormat(job, format);
+      files.push({ name: restoredName(job.name, type, names), input: blob });
+    }
+    save(await downloadZip(files).blob(), "derained.zip");
+  }),
+);
+
+/** Do what a button of this text is for, unless it is being done; what goes wrong is said. */
+async function download(button, make) {
   if (button.getAttribute("aria-busy") === "true") return;
+  const text = button.textContent;
   button.setAttribute("aria-busy", "true");
   button.textContent = "Preparing …";
   try {
-    const { blob, type } = await session.inFormat(job, get("format").value);
-    save(blob, restoredName(job.name, type));
+    await make();
   } catch (problem) {
     const { title, text } = words(problem, { hasKey: hasKey() });
     get("note-text").textContent = `${title}. ${text}`;
@@ -94,9 +114,9 @@ get("download").addEventListener("click", async () => {
     announce(title);
   } finally {
     button.removeAttribute("aria-busy");
-    button.textContent = "Download";
+    button.textContent = text;
   }
-});
+}
 
 function save(blob, name) {
   const link = document.createElement("a");

@@ -57,7 +57,6 @@ export class Panel {
     this.#perception = perception;
     const { state, scores, problem } = perception;
     get("perceive").hidden = !["unknown", "failed"].includes(state);
-    get("perceive").textContent = this.session.current.prompt ? "What does it see?" : "How sure is it?";
     const found = get("perception");
     if (state === "known") found.replaceChildren(...perceived(scores));
     else if (state === "asking") found.replaceChildren(element("p", "Looking …", "hint"));

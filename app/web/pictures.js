@@ -57,8 +57,17 @@ export async function thumbnail(blob) {
   }
 }
 
-/** The name of a restored file: `rain.jpg` as PNG is `rain-derained.png`. */
-export function restoredName(name, type) {
+/**
+ * The name of a restored file: `rain.jpg` as PNG is `rain-derained.png`, and with others of that name,
+ * `rain-derained-2.png`.
+ *
+ * @param taken Set of the names that are in use; the new one is added
+ */
+export function restoredName(name, type, taken = new Set()) {
   const stem = name.replace(/\.[^.]{1,5}$/, "") || "photograph";
-  return `${stem}-derained.${formatOf(type)?.extension ?? "bin"}`;
+  const extension = formatOf(type)?.extension ?? "bin";
+  let found = `${stem}-derained.${extension}`;
+  for (let number = 2; taken.has(found); number++) found = `${stem}-derained-${number}.${extension}`;
+  taken.add(found);
+  return found;
 }

@@ -34,7 +34,7 @@ export class Problem extends Error {
  * Restore a photograph.
  *
  * @param onSent called with the share of the upload that has been sent, 0 to 1
- * @returns {blob, type, prompt, model, batchSize, timings, requestId, sentSeconds}; timings in milliseconds
+ * @returns {blob, type, prompt, model, timings, scores}; timings in milliseconds, `scores` null where the prompt was given
  */
 export async function derain(file, { prompt, format, signal, onSent }) {
   const form = new FormData();
@@ -48,7 +48,7 @@ export async function derain(file, { prompt, format, signal, onSent }) {
     prompt: decodeURIComponent(answer.header("X-Derain-Prompt") ?? ""),
     model: answer.header("X-Derain-Model") ?? "",
     timings: serverTiming(answer.header("Server-Timing") ?? ""),
-    sentSeconds: answer.sentSeconds,
+    scores: JSON.parse(answer.header("X-Derain-Perception")),
   };
 }
 
@@ -70,20 +70,15 @@ function serverTiming(header) {
 function post(path, form, { accept, signal, onSent }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    const started = performance.now();
-    let sentSeconds = 0;
     request.open("POST", address(path));
     request.responseType = "blob";
     request.setRequestHeader("Accept", accept);
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
     request.upload.onprogress = ({ loaded, total }) => onSent?.(total ? loaded / total : 0);
-    request.upload.onload = () => {
-      sentSeconds = (performance.now() - started) / 1000;
-      onSent?.(1);
-    };
+    request.upload.onload = () => onSent?.(1);
     request.onload = async () => {
       if (request.status < 400) {
-        resolve({ blob: request.response, header: (name) => request.getResponseHeader(name), sentSeconds });
+        resolve({ blob: request.response, header: (name) => request.getResponseHeader(name) });
       } else {
         const header = (name) => request.getResponseHeader(name);
         reject(await problemOf(request.status, request.response, header));

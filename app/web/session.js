@@ -4,7 +4,6 @@ import { FORMATS, PREVIEWS, isShown, sniff, thumbnail } from "./pictures.js";
 import { Problem, derain, perceive } from "./service.js";
 
 const AT_ONCE = 2; // photographs on their way; the others wait, and the service batches these
-const QUICK_SECONDS = 2; // an upload that took no longer may be made again without being asked for
 
 /**
  * One photograph with one sentence.
@@ -107,19 +106,23 @@ export class Session extends EventTarget {
     return answer;
   }
 
-  /** Find out how sure the service is of what it sees; sends the photograph again. */
+  /** Find out what the service sees where it was told what to do; sends the photograph again. */
   async perceive(job) {
     if (["asking", "known"].includes(job.perception.state)) return;
     job.perception = { state: "asking" };
     this.#changed(job);
     try {
-      job.perception = { state: "known", scores: await perceive(job.file) };
+      this.#perceived(job, await perceive(job.file));
     } catch (problem) {
       job.perception = { state: "failed", problem };
     }
-    // the same photograph with another sentence looks the same
-    for (const other of this.jobs) if (other.file === job.file) other.perception = job.perception;
     this.#changed(job);
+  }
+
+  /** The same photograph with another sentence looks the same. */
+  #perceived(job, scores) {
+    const known = { state: "known", scores };
+    for (const other of this.jobs) if (other.file === job.file) other.perception = known;
   }
 
   #begin() {
@@ -157,9 +160,9 @@ export class Session extends EventTarget {
       job.asked = { prompt: job.prompt, format };
       job.answers.set(format, answer);
       job.state = "done";
+      if (answer.scores) this.#perceived(job, answer.scores);
       this.#picture(job, answer.blob);
       this.#changed(job);
-      if (!job.prompt && answer.sentSeconds < QUICK_SECONDS) this.perceive(job);
     } catch (problem) {
       this.#fail(job, problem);
     }

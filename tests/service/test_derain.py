@@ -1,6 +1,7 @@
 """POST /derain as a client sees it. Were these wrong, clients built on the contract would break."""
 
 import base64
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class TestRequestForms:
         assert response.headers["content-type"] == "image/png"
 
     def test_blank_fields_are_as_good_as_none(self, client: httpx.Client, png: bytes) -> None:
-        fields = {"prompt": " ", "caption": "", "model": "", "format": "", "metadata": " "}
+        fields = {"prompt": " ", "caption": "", "model": "", "format": "", "metadata": ""}
         json = {"Accept": "application/json"}
         response = client.post("/derain", files={"image": png}, data=fields, headers=json)
         assert response.status_code == 200
@@ -288,6 +289,12 @@ class TestPrompts:
         assert answer.json()["perceived"] is True
         assert answer.json()["prompt"] == perceived["prompt"]
         assert unquote(answer.headers["x-derain-prompt"]) == perceived["prompt"]
+        scores = {name: perceived[name] for name in ("types", "densities", "directions")}
+        assert json.loads(answer.headers["x-derain-perception"]) == scores
+        several = client.post("/derain", files=[("image", png), ("image", png)])
+        assert "x-derain-perception" not in several.headers, "it would be of one of them"
+        told = client.post("/derain", files={"image": png}, data={"prompt": PROMPT})
+        assert "x-derain-perception" not in told.headers, "nothing was perceived"
 
     def test_the_prompt_reaches_the_network(self, client: httpx.Client, png: bytes) -> None:
         """Each pair of prompt and caption is looked up on its own: the second time it is known."""
