@@ -48,7 +48,39 @@ ENDPOINTS = ("/derain", "/perceive")
 STATUSES = ("200", "500", "503", "504")
 STAGES = ("read", "codec_wait", "decode", "queue", "inference", "encode")
 OUTCOMES = ("restored", "rejected", "failed", "expired", "cancelled")
-REASONS = ("draining", "queue", "bytes", "backlog", "unauthorized", "rate", "concurrency")
+REASONS = ("draining", "queue", "bytes", "backlog", "unauthorized", "rate", "concurrency", "streams")
+FRAMES = ("restored", "dropped", "refused", "failed")
+PROBLEMS = (
+    "animated-image",
+    "bad-field",
+    "body-too-large",
+    "body-too-slow",
+    "deadline-passed",
+    "draining",
+    "head-too-large",
+    "head-too-slow",
+    "image-too-large",
+    "internal-error",
+    "malformed-body",
+    "malformed-request",
+    "no-such-model",
+    "not-acceptable",
+    "not-alive",
+    "not-found",
+    "not-ready",
+    "overloaded",
+    "request-too-large",
+    "restoration-failed",
+    "too-many-requests",
+    "unauthorized",
+    "undecodable-image",
+    "unencodable-image",
+    "unknown-host",
+    "unsupported-content-encoding",
+    "unsupported-image-format",
+    "unsupported-media-type",
+)
+"""Kinds that are there from the start: of a series that appears with its first events, none are counted."""
 
 PROMPTS = {
     describe(kind, density, direction): f"{density} rain" if kind in ("rain", "rain and haze") else kind
@@ -197,6 +229,8 @@ class Metrics:
             (self.images, OUTCOMES),
             (self.prompts, ("given", "clean", *(f"{density} rain" for density in DENSITIES))),
             (self.rejected, REASONS),
+            (self.problems, PROBLEMS),
+            (self.stream_frames, FRAMES),
         ):
             for value in values:
                 series.labels(value)

@@ -14,9 +14,10 @@ from ray import serve
 from app.main import create_app
 from app.settings import Settings
 
-BEYOND_ADMISSION = 4
-"""Requests that Ray gives to a replica, in parts of the images that it admits. More than those, so that it is
-the replica which refuses, with the time after which another try has a chance; Ray would let them wait."""
+BEYOND_ADMISSION = 16
+"""Requests that Ray gives to a replica, and as many that it is about to give, in parts of the images that a
+replica admits. Far more than those, so that it is the replica which refuses, at once and with the time after
+which another try has a chance. Ray would let them wait, and beyond that refuse in a line of plain text."""
 
 
 class Options(BaseModel):
@@ -59,7 +60,7 @@ def application(options: Options) -> serve.Application:
         num_replicas=options.replicas,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
         max_ongoing_requests=BEYOND_ADMISSION * settings.max_queue_images,
-        max_queued_requests=settings.max_queue_images,
+        max_queued_requests=BEYOND_ADMISSION * settings.max_queue_images,
         health_check_period_s=10,
         health_check_timeout_s=30,
         # what has been taken on is finished

@@ -85,6 +85,7 @@ def test_its_rows_are_the_questions_that_it_answers() -> None:
         "What is refused, and why",
         "Prompts and sizes",
         "Memory and process",
+        "Cameras",
     ]
 
 

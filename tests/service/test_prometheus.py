@@ -110,6 +110,8 @@ def seen(
         count = 'sum(derain_images_total{outcome="restored"})'
         until(lambda: value(server, count) == restored, "the last scrape")
         until(lambda: value(server, "derain:refusals:ratio_rate5m") > 0, "the rules")
+        # a rate takes two scrapes, and the last step of a range may come before the last scrape
+        until(lambda: value(server, "min(count_over_time(derain_model_info[1h]))") >= 5, "more scrapes")
         exposition = client.get("/metrics").text
         asked = {"start": started, "end": time.time(), "step": 1.0, "rate_seconds": 2 * PATIENCE}
         answers = {panel.title: ask(server, panel, **asked) for panel in SHOWN}

@@ -157,7 +157,9 @@ class TestWhatStays:
         assert len(read(tmp_path / "out.webm").frames) == 4
         again = restore(tmp_path / "out.webm", tmp_path / "again.mkv", prompt=RAIN)
         assert again.codec == "av1", "as the input"
-        assert restore(tmp_path / "out.webm", tmp_path / "again.mov", prompt=RAIN).codec == "h264"
+        silent = restore(write(tmp_path / "silent.mkv", rainy[:4]), tmp_path / "silent.webm", prompt=RAIN)
+        assert silent.codec == "av1"
+        assert restore(tmp_path / "silent.webm", tmp_path / "again.mov", prompt=RAIN).codec == "h264"
         other = write(tmp_path / "aac.mp4", rainy[:4], ClipOptions(sound="aac"))
         with pytest.raises(VideoError, match=r"does not hold this audio \(aac\); Matroska"):
             restore(other, tmp_path / "aac.webm", prompt=RAIN)
