@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
 
 from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers, MutableHeaders
@@ -118,7 +118,7 @@ class RequestContext:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 class LastResort:

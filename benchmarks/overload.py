@@ -20,7 +20,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -32,7 +32,7 @@ from benchmarks.serving.load import arrivals, percentile
 from benchmarks.serving.pictures import photograph_file
 
 PROMPT = "a photo with heavy rain streaks"
-SIZE = (256, 256)
+SIZES = ((256, 256), (1280, 720))
 CONCURRENCY = 16
 PROBE_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
@@ -56,17 +56,18 @@ class Caller:
 
     url: str
     timeout: float
-    photograph: bytes = field(default_factory=lambda: photograph_file(0, SIZE))
+    size: tuple[int, int] = SIZES[0]
 
     def __post_init__(self) -> None:
         address = urlsplit(self.url)
         self._host, self._port = str(address.hostname), int(address.port or 80)
+        photograph = photograph_file(0, self.size)
         head = (
             f"POST /derain?prompt={quote(PROMPT)} HTTP/1.1\r\nHost: here\r\nContent-Type: image/jpeg\r\n"
-            f"X-Request-Timeout: {self.timeout}\r\nContent-Length: {len(self.photograph)}\r\n"
+            f"X-Request-Timeout: {self.timeout}\r\nContent-Length: {len(photograph)}\r\n"
             "Connection: close\r\n\r\n"
         )
-        self._derain = head.encode() + self.photograph
+        self._derain = head.encode() + photograph
         self._probe = b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 
     async def derain(self, due: float | None = None) -> Answer:
@@ -186,15 +187,22 @@ def judged(answers: Sequence[Answer], probes: Sequence[Answer], lasted: float) -
 PERCENTS = {"median": 50.0, "p99": 99.0, "max": 100.0}
 
 
-def measure(server: Server, *, seconds: float, timeout: float, factors: Sequence[float]) -> dict[str, Any]:
-    """The whole run on a service that has started."""
-    caller = Caller(server.url, timeout)
-    patient = Caller(server.url, PATIENCE_SECONDS)
+def measure(
+    server: Server,
+    *,
+    seconds: float,
+    timeout: float,
+    factors: Sequence[float],
+    size: tuple[int, int] = SIZES[0],
+) -> dict[str, Any]:
+    """The whole run on a service that has started, with photographs of `size` (width, height)."""
+    caller = Caller(server.url, timeout, size)
+    patient = Caller(server.url, PATIENCE_SECONDS, size)
     asyncio.run(capacity(patient, min(5.0, seconds)))
     with Watch(server, interval=0.5).running() as calm:
         peak = asyncio.run(capacity(patient, seconds))
     measured: dict[str, Any] = {
-        "image": f"{SIZE[0]}x{SIZE[1]} JPEG",
+        "image": f"{size[0]}x{size[1]} JPEG",
         "deadline_seconds": timeout,
         "seconds": seconds,
         "answers_per_second_calm": round(peak, 2),
@@ -223,8 +231,11 @@ def main(
     if cores:
         os.sched_setaffinity(0, {last})
     with service(cores) as server:
-        measured = measure(server, seconds=seconds, timeout=timeout, factors=(2.0, 10.0))
-    measured["cores"] = {"service": len(cores) or 1, "client": 1}
+        loads = [
+            measure(server, seconds=seconds, timeout=timeout, factors=(2.0, 10.0), size=size)
+            for size in SIZES
+        ]
+    measured = {"cores": {"service": len(cores) or 1, "client": 1}, "loads": loads}
     print(json.dumps(measured, indent=2))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

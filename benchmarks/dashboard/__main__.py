@@ -3,8 +3,9 @@
 python -m benchmarks.dashboard --minutes 6 --output docs/images/dashboard.png
 
 `derain serve` and a Prometheus, as deploy/prometheus configures it, run on 127.0.0.1. Clients come in three
-parts: few, too many, few again; among them large photographs, nonsense, and clients that do not wait. Then
-the queries of deploy/grafana/dashboards/derain.json are asked of that Prometheus and drawn, panel by panel.
+parts: few, too many, few again; among them large photographs, nonsense, clients that do not wait, and in the
+middle a camera. Then the queries of deploy/grafana/dashboards/derain.json are asked of that Prometheus and
+drawn, panel by panel.
 Needs the program `prometheus`.
 """
 
@@ -19,6 +20,7 @@ from typing import Annotated
 
 import httpx
 import typer
+from websockets.asyncio.client import connect
 
 from benchmarks.dashboard.panels import ask, panels
 from benchmarks.dashboard.plot import draw
@@ -45,7 +47,7 @@ async def load(url: str, minutes: float) -> None:
         sizes = [size for size in LARGE if size[0] * size[1] < LONGEST_SECONDS * speed]
         others = asyncio.gather(large(client, sizes or SIZES[-1:], 3 * third), impatient(client, 3 * third))
         await calm.run(third)
-        await rush.run(third)
+        await asyncio.gather(rush.run(third), camera(url, third))
         await calm.run(third)
         await others
 
@@ -79,6 +81,23 @@ async def impatient(client: httpx.AsyncClient, seconds: float) -> None:
         data = picture(chance, size=(384, 256), image_format="jpeg")
         await client.post("/derain", content=data, headers=JPEG | patience)
         await asyncio.sleep(4)
+
+
+async def camera(url: str, seconds: float) -> None:
+    """Twelve frames a second, whether they come back or not."""
+    frame = picture(random.Random(4), size=(384, 256), image_format="jpeg")
+    async with connect(url.replace("http", "ws", 1) + "/stream") as stream:
+
+        async def look() -> None:
+            async for _ in stream:
+                pass
+
+        looking = asyncio.create_task(look())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await stream.send(frame)
+            await asyncio.sleep(1 / 12)
+    await looking
 
 
 def main(
