@@ -49,16 +49,22 @@ class Perception:
     """`(3, H, W) -> Perceived`, from a handful of crops, so the time does not grow with the image.
 
     Resizing would destroy the streaks, so crops are taken as they are, on a fixed grid; smaller images are
-    continued
-    at their edges. Similarities are averaged over crops, divided by a temperature fitted on held-out scenes,
-    and
-    summed over the combinations for the marginals. Density and direction are those under the assumption that
-    it rains.
+    continued at their edges. Similarities are averaged over crops, divided by a temperature fitted on
+    held-out scenes, and summed over the combinations for the marginals. Density and direction are those
+    under the assumption that it rains.
+
+    Args:
+        clip: the dual encoder; its image tower is moved and cast.
+        precision: of the image tower. In bfloat16 probabilities of sixteen photographs changed by 0.009 at
+            most.
     """
 
-    def __init__(self, clip: CompactCLIP, device: torch.device) -> None:
+    def __init__(
+        self, clip: CompactCLIP, device: torch.device, precision: torch.dtype = torch.float32
+    ) -> None:
         self.clip = clip
         self.device = device
+        self.precision = precision
         self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
         self.temperature: float = clip.settings.get("temperature", 1.0)
         self.rain_from: float = clip.settings.get("rain_from", RAIN_FROM)
@@ -70,6 +76,7 @@ class Perception:
             sentences = [describe(*degradation) for degradation in DEGRADATIONS]
             ids = clip.tokenizer(sentences).to(device)
             self.text: Tensor = model.encode_text(ids, normalize=True) * model.logit_scale.exp()
+        model.visual.to(precision, memory_format=torch.channels_last)
 
     def crops(self, image: Tensor) -> Tensor:
         """Up to nine crops (N, 3, C, C) in [0, 1] of an image (3, H, W), on a grid of three by three. It is
@@ -92,7 +99,8 @@ class Perception:
 
     def scores(self, crops: Tensor) -> Tensor:
         """Scaled similarities (N, len(DEGRADATIONS)) of crops (N, 3, C, C) in [0, 1]."""
-        features = cast(Any, self.clip.model).encode_image((crops - self.mean) / self.std)
+        normalised = ((crops - self.mean) / self.std).to(self.precision, memory_format=torch.channels_last)
+        features = cast(Tensor, cast(Any, self.clip.model).encode_image(normalised)).float()
         return F.normalize(features, dim=-1) @ self.text.T
 
     def logits(self, image: Tensor) -> Tensor:

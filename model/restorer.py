@@ -101,16 +101,15 @@ class Restorer:
         config = read_config(folder, NETWORK)
         network = load_network(folder, config)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        dtype = choose_precision(precision, where)
         perceiver = config.get("perception", network.config.text.clip)
         try:
-            perception = Perception(load_clip(folder.parent / perceiver), where)
+            perception = Perception(load_clip(folder.parent / perceiver), where, dtype)
         except CheckpointError as error:
             if config.get("perception") is not None or network.config.text.pretrained is None:
                 raise
             raise CheckpointError(f"{folder} names no compact CLIP to perceive with: {error}") from error
-        return cls(
-            network, perception, name=folder.name, device=where, precision=choose_precision(precision, where)
-        )
+        return cls(network, perception, name=folder.name, device=where, precision=dtype)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image is computed at: the next multiples of the network's own."""
