@@ -25,6 +25,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         """
         Args:
@@ -33,7 +34,9 @@ class Muon(torch.optim.Optimizer):
             weight_decay: decoupled, of all.
             momentum: of the matrices.
             betas, eps: of AdamW.
+            precision: in which matrices are orthogonalised; bfloat16 is enough (Jordan, 2024).
         """
+        self.precision = precision
         defaults = {
             "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps
         }  # fmt: skip
@@ -53,38 +56,47 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for parameter in cast(list[Tensor], group["params"]):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 state = self.state[parameter]
                 if parameter.ndim > 1:
-                    _muon(parameter, parameter.grad, state, group)
+                    update = _with_momentum(parameter, parameter.grad, state, group)
+                    alike.setdefault(update.shape, []).append((parameter, update))
                 else:
                     _adam(parameter, parameter.grad, state, group)
+            # those of one shape together: many are small
+            for (rows, columns), some in alike.items():
+                rate = group["lr"] * 0.2 * max(rows, columns) ** 0.5
+                steps = orthogonalise(torch.stack([update for _, update in some]), self.precision)
+                for (parameter, _), step in zip(some, steps, strict=True):
+                    parameter.add_(step.reshape(parameter.shape), alpha=-rate)
         return loss
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrix with singular values of about 1, by Newton-Schulz iterations: (M, N) -> (M, N)."""
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+def orthogonalise(matrices: Tensor, precision: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+    """The nearest matrices (B, M, N) with singular values of about 1, by Newton-Schulz iterations, in and of
+    this precision."""
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(precision)
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return x if wide else x.T
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x if wide else x.mT
 
 
-def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+def _with_momentum(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+) -> Tensor:
+    """The gradient with Nesterov's momentum, as a matrix."""
     if not state:
         state["momentum"] = torch.zeros_like(parameter)
     mean = cast(Tensor, state["momentum"])
     mean.lerp_(gradient, 1 - group["momentum"])
-    update = gradient.lerp(mean, group["momentum"]).flatten(1)
-    rows, columns = update.shape
-    step = orthogonalise(update).view_as(parameter)
-    parameter.add_(step, alpha=-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
+    return gradient.lerp(mean, group["momentum"]).flatten(1)
 
 
 def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -324,7 +324,12 @@ def train(
     network = build_network(architecture, Path(config.weights), text=config.text)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
-    optimizer = Muon(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = Muon(
+        learned,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        precision=torch.bfloat16 if config.bfloat16 else torch.float32,
+    )
     step, seconds = 0, 0.0
     if config.start_from is not None and not last.exists():
         start(network, Path(config.start_from))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from training.muon import Muon, orthogonalise
 
 
-def test_an_orthogonalised_matrix_has_singular_values_of_about_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((24, 96), (96, 24), (32, 32)):
-        matrix = torch.randn(shape, generator=generator)
-        values = torch.linalg.svdvals(orthogonalise(matrix))
-        assert values.min() > 0.3
-        assert values.max() < 1.3
-        aligned = torch.linalg.svd(matrix, full_matrices=False)
-        assert (aligned.U @ aligned.Vh * orthogonalise(matrix)).sum() > 0.7 * min(shape)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
+def test_orthogonalised_matrices_have_singular_values_of_about_one(
+    shape: tuple[int, int], precision: torch.dtype
+) -> None:
+    matrices = torch.randn((3, *shape), generator=torch.Generator().manual_seed(0))
+    found = orthogonalise(matrices * torch.tensor([1.0, 1e-4, 1e3])[:, None, None], precision).float()
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+    aligned = torch.linalg.svd(matrices, full_matrices=False)
+    assert (aligned.U @ aligned.Vh * found).sum((1, 2)).min() > 0.7 * min(shape)
 
 
 def convolutions() -> nn.Sequential:
