@@ -16,8 +16,7 @@ class RestorationConfig:
 
     Attributes:
         block: `transformer` is Restormer's (MDTA and GDFN, CVPR 2022, section 3); `convolution` is a dense
-        3x3
-            residual block without any statistic over the image, so that a tile equals the whole.
+            3x3 residual block without any statistic over the image, so that a tile equals the whole.
         stem_stride: 1 works on full resolution (convolution stem); 2 folds 2x2 pixels into channels first.
         widths: channels of each encoder level, finest first; the last is the latent. Strides double per
         level. encoder_blocks: blocks per level, the latent last, the latent's interaction block not counted.

@@ -13,8 +13,8 @@ class CAFI(nn.Module):
     """Cross-attention feature interaction (TVI-Derain, module M).
 
     Every pixel attends to every text token: queries come from the visual features, keys and values from the
-    token
-    features. What it reads is fused with the visual features: concatenate, 1x1 convolution, block, residual.
+    token features. What it reads is fused with the visual features: concatenate, 1x1 convolution, block,
+    residual.
 
     Scores are q.k with q = Wq x and k = Wk t. They depend on the text only through Wq^T k, the output only
     through Wo v. Both are folded first: attending is two 1x1 convolutions with prompt-dependent kernels and a

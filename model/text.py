@@ -78,8 +78,7 @@ class TextEncoder(nn.Module):
     """E: prompts -> token features (B, T, D). Only the adapters, the projection and the own tokens learn.
 
     The tower keeps its causal mask and its activation. Token features are taken after the tower's final norm
-    and
-    projected to D channels. Each prompt starts with the learned null token, which alone stands for "no
+    and projected to D channels. Each prompt starts with the learned null token, which alone stands for "no
     prompt"; a learned offset marks the tokens of the semantic prompt.
     """
 
