@@ -174,15 +174,15 @@ async def models(pipeline: PipelineDependency) -> ModelList:
 
 @probes.get("/livez", summary="Whether the process works at all", responses=problem_responses(503))
 async def livez(pipeline: PipelineDependency) -> Health:
-    """503 when the device thread has died: restart the process."""
+    """503 when the device, or the thread that owns it, does not work any more: restart the process."""
     if not pipeline.alive:
-        raise ProblemError(503, "not-alive", "the device thread has ended")
+        raise ProblemError(503, "not-alive", "the device does not work any more")
     return Health(status="alive")
 
 
 @probes.get("/readyz", summary="Whether requests are taken on", responses=problem_responses(503))
 async def readyz(pipeline: PipelineDependency) -> Health:
-    """503 while the service is shutting down."""
+    """503 while the service is shutting down, and when the device does not work any more."""
     if not pipeline.ready:
         raise ProblemError(503, "not-ready", "the service is shutting down")
     return Health(status="ready")

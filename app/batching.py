@@ -201,6 +201,18 @@ class BatchQueue(Generic[Payload, Result]):
             self._closed = True
             self._changed.notify_all()
 
+    def abort(self, error: Exception) -> None:
+        """Take no more entries, and fail all that wait."""
+        with self._changed:
+            self._closed = True
+            waiting = [entry for entries in self._waiting.values() for entry in entries.values()]
+            self._waiting.clear()
+            self._images = self._pixels = 0
+            self._changed.notify_all()
+        for entry in waiting:
+            if entry.reply.set_running_or_notify_cancel():
+                entry.reply.set_exception(error)
+
     def _form(self) -> list[Entry[Payload, Result]]:
         batch: list[Entry[Payload, Result]] = []
         while not batch and self._waiting:

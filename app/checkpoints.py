@@ -4,11 +4,12 @@ only where there may be a GPU."""
 import math
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from model.checkpoint_folders import NETWORK, CheckpointError, read_config, sha256
 
@@ -24,7 +25,8 @@ class Checkpoint:
     """What can be told of a checkpoint without loading it.
 
     Attributes:
-        parameters: trained parameters, those of the frozen text tower not counted.
+        parameters: trained parameters, those of the frozen text tower not counted; 0 where a damaged file
+            does not tell.
         bytes: of the weights file.
         text: the text tower, an open_clip model or a checkpoint beside this one; `none` of the twin without.
         sha256: of the weights file, hexadecimal.
@@ -82,7 +84,8 @@ def inspect(folder: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     found = sha256(path)
-    with cast(Any, safe_open)(path, framework="np") as tensors:
+    parameters = 0
+    with suppress(SafetensorError), cast(Any, safe_open)(path, framework="np") as tensors:
         parameters = sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     return Checkpoint(
         name=folder.name,

@@ -22,7 +22,7 @@ from app.formats import (
 )
 from app.schemas import FieldError, Limit, ProblemDetails
 from app.tracing import current
-from app.worker import RestorationError
+from app.worker import DeviceFailedError, RestorationError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -141,6 +141,8 @@ def problem_of(error: Exception) -> ProblemError:
         case AdmissionError():
             kind = "draining" if error.reason == "draining" else "overloaded"
             return ProblemError(503, kind, str(error), headers={"Retry-After": str(error.retry_after)})
+        case DeviceFailedError():
+            return ProblemError(503, "device-failed", str(error), headers={"Retry-After": "30"})
         case DeadlineError():
             return ProblemError(504, "deadline-passed", str(error))
         case UnsupportedFormatError():
@@ -192,6 +194,7 @@ def install(app: FastAPI) -> None:
         ImageProblemError,
         AdmissionError,
         DeadlineError,
+        DeviceFailedError,
         RestorationError,
         ValidationError,
         RequestValidationError,

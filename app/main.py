@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -37,7 +39,7 @@ from app.hosts import TrustedHosts
 from app.keys import KeyFile
 from app.methods import Methods
 from app.metrics import Metrics
-from app.middleware import NO_TELEMETRY, LastResort, LingeringClose, RequestContext
+from app.middleware import NO_TELEMETRY, LastResort, LingeringClose, OneLineStart, RequestContext
 from app.origins import Origins
 from app.overload import RefuseEarly
 from app.pipeline import Pipeline
@@ -52,6 +54,9 @@ from model.captioner import Captioner
 from model.restorer import Restorer
 
 logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 2.0
+"""How long answers may take to be sent after the device has failed."""
 
 EXPOSED_HEADERS = (
     "RateLimit",
@@ -94,9 +99,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with ThreadPoolExecutor(1, "loader") as loader:
             # in a thread that ends: helpers that OpenMP keeps for it would count with those of the device's
             # thread, and where there are more than cores, all go to sleep at every operator's end
-            pipeline = await asyncio.get_running_loop().run_in_executor(
-                loader, _load, settings, metrics, traces
-            )
+            try:
+                pipeline = await asyncio.get_running_loop().run_in_executor(
+                    loader, _load, settings, metrics, traces, _leave_at_once if _is_process() else _tell
+                )
+            except (checkpoint_folders.CheckpointError, RuntimeError) as error:
+                app.state.refusal = f"cannot start on {settings.device}: {str(error).splitlines()[0]}"
+                raise
         app.state.pipeline = pipeline
         traces.start()
         pipeline.start()
@@ -173,6 +182,7 @@ def _add_middleware(
     app.add_middleware(Origins, allowed=settings.cors_origins)
     app.add_middleware(LingeringClose)
     app.add_middleware(LastResort)
+    app.add_middleware(OneLineStart)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -192,7 +202,9 @@ def _add_middleware(
     app.add_middleware(RequestContext, metrics=metrics, tracing=traces)
 
 
-def _load(settings: Settings, metrics: Metrics, traces: Tracing) -> Pipeline:
+def _load(
+    settings: Settings, metrics: Metrics, traces: Tracing, on_failure: Callable[[str], None]
+) -> Pipeline:
     """Load and warm up every checkpoint, and load the captioner if there is one.
 
     Raises:
@@ -227,6 +239,7 @@ def _load(settings: Settings, metrics: Metrics, traces: Tracing) -> Pipeline:
     )
     _watch(restorers, metrics)
     return Pipeline(
+        on_failure=on_failure,
         settings=settings,
         restorers=restorers,
         default_model=default,
@@ -251,11 +264,33 @@ def _keep_for_good() -> None:
     """Let the garbage collector look no more at what is there from the start: modules of the libraries above
     all, some 400,000 objects, at which every full collection would stop all threads for a sixth of a second.
 
-    Does nothing outside the main thread: such an application is not all that its process is for.
+    Does nothing in a process that is there for others too.
     """
-    if threading.current_thread() is threading.main_thread():
+    if _is_process():
         gc.collect()
         gc.freeze()
+
+
+def _is_process() -> bool:
+    """Whether the process is there for this service alone: not where its loop runs in another thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _tell(reason: str) -> None:
+    logger.critical("%s: nothing will be restored any more", reason)
+
+
+def _leave_at_once(reason: str) -> None:
+    """End the process as soon as what waited has been told, so that another takes its place. A device that
+    hangs would not let it end in any other way."""
+    logger.critical("%s: the process ends", reason)
+
+    def end() -> None:
+        time.sleep(LAST_WORDS_SECONDS)
+        logging.shutdown()
+        os._exit(os.EX_SOFTWARE)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
 
 
 @contextmanager
@@ -265,7 +300,7 @@ def _on_termination(act: Callable[[], None]) -> Generator[None]:
     The server itself tells its application only after the last connection has closed. Does nothing outside
     the main thread, where signals cannot be listened to.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_process():
         yield
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

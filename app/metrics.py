@@ -56,6 +56,7 @@ PROBLEMS = (
     "body-too-large",
     "body-too-slow",
     "deadline-passed",
+    "device-failed",
     "draining",
     "head-too-large",
     "head-too-slow",
@@ -285,7 +286,11 @@ class Metrics:
                 "Runs of the network begun: one for a batch, one for each tile of a large image.",
                 steps,
             ),
-            ("derain_device_out_of_memory", "Batches for which memory did not suffice.", out_of_memory),
+            (
+                "derain_device_out_of_memory",
+                "Batches, images and tiles that did not fit into memory.",
+                out_of_memory,
+            ),
         )
         for name, meaning, read in counters:
             self.registry.register(_Rendered(partial(_counter, name=name, meaning=meaning, read=read)))

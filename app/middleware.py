@@ -141,6 +141,27 @@ class LastResort:
             await internal_problem().response(scope["state"]["request_id"])(scope, receive, send)
 
 
+class OneLineStart:
+    """Tells in one line why the application cannot start, where its lifespan says so in `app.state.refusal`;
+    the framework would tell a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_one_line(message: Message) -> None:
+            refusal = getattr(scope["app"].state, "refusal", None)
+            if message["type"] == "lifespan.startup.failed" and refusal is not None:
+                message = {**message, "message": refusal}
+            await send(message)
+
+        await self._app(scope, receive, send_one_line)
+
+
 class LingeringClose:
     """Answers before the request body has been read, in such a way that the client can read the answer.
 

@@ -136,6 +136,7 @@ class Pipeline:
         restorers: the loaded checkpoints by name; must hold `default_model`.
         queue: shared with the worker that `run` starts.
         captioner: says what an image shows where the client does not.
+        on_failure: told, in any thread, why the device does not work any more.
         tracing: makes the spans of batches; those of a request go into `app.tracing.current`.
     """
 
@@ -148,6 +149,7 @@ class Pipeline:
         queue: RestorationQueue,
         metrics: Metrics,
         captioner: Captioner | None = None,
+        on_failure: Callable[[str], None] = lambda _reason: None,
         tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
@@ -163,7 +165,15 @@ class Pipeline:
             on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue
-        self._worker = DeviceWorker(restorers, queue, on_batch=metrics.observe_batch, tracing=tracing)
+        self._on_failure = on_failure
+        self._worker = DeviceWorker(
+            restorers,
+            queue,
+            on_batch=metrics.observe_batch,
+            on_failure=self._fail,
+            hang_seconds=settings.hang_seconds,
+            tracing=tracing,
+        )
         self._codecs = ThreadPoolExecutor(
             settings.codec_threads or usable_cores(), "codec", initializer=compute_alone
         )
@@ -180,7 +190,9 @@ class Pipeline:
         metrics.watch_device(
             busy_seconds=lambda: queue.busy_seconds,
             steps=lambda: self._worker.steps,
-            out_of_memory=lambda: self._worker.out_of_memory,
+            out_of_memory=lambda: (
+                self._worker.out_of_memory + sum(one.out_of_memory for one in restorers.values())
+            ),
         )
 
     @property
@@ -192,6 +204,10 @@ class Pipeline:
     def ready(self) -> bool:
         """Whether new work is taken on."""
         return self.alive and not self.admission.draining
+
+    def _fail(self, reason: str) -> None:
+        self.admission.drain()
+        self._on_failure(reason)
 
     def start(self) -> None:
         """Start the device thread."""

@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     deadline_seconds: PositiveFloat = Field(
         default=300.0, description="Longest wait from admission to restored image; beyond it 504."
     )
+    hang_seconds: PositiveFloat = Field(
+        default=120.0,
+        description="Longest run of the network, on a batch or a tile; a device that takes longer is given "
+        "up, and the process ends.",
+    )
     batch_pixels: NonNegativeInt = Field(
         default=0, description="Padded pixels in one batch at most; 0: measured at warm-up."
     )

@@ -1,9 +1,12 @@
 """The device thread: takes batches off the queue and runs them through the network."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,13 +15,17 @@ import torch
 from app.batching import BatchQueue, Entry
 from app.tracing import NOBODY, Span, Tracing
 from model.prompts import Prompt
-from model.restorer import AbandonedError
+from model.restorer import AbandonedError, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 MIN_BATCH_PIXELS = 256 * 256
 """Small images share a batch even where a disturbed warm-up saw no use in it: it saves the calls between
 them."""
+
+
+REGROW_SECONDS = 60.0
+"""After a lack of memory the pixels of a batch are doubled so often, until they are as many as before."""
 
 
 class Network(Protocol):
@@ -37,6 +44,10 @@ class Network(Protocol):
         Raises:
             AbandonedError: `cancelled` said that nobody waits any more.
         """
+        ...
+
+    def healthy(self) -> bool:
+        """Whether the device still computes."""
         ...
 
 
@@ -71,6 +82,10 @@ class RestorationError(RuntimeError):
     """The network failed on this one image."""
 
 
+class DeviceFailedError(RuntimeError):
+    """The device, or the thread that owns it, does not work any more, and will not in this process."""
+
+
 RestorationEntry = Entry[Job, Restored]
 RestorationQueue = BatchQueue[Job, Restored]
 
@@ -79,11 +94,14 @@ class DeviceWorker:
     """Owns the device: one thread, one batch at a time.
 
     When a batch fails it is halved, and the halves again, until only the image that is to blame fails. After
-    a lack of memory the queue's pixel budget is halved as well.
+    a lack of memory the queue's pixel budget is halved as well, and doubled again as time passes. Where the
+    device itself has failed, or hangs, all that it was to do fails at once, and nothing more is taken.
 
     Args:
         networks: by model name, the first field of the batch key.
         on_batch: told images and padded pixels of every batch that was restored.
+        on_failure: told, once and in any thread, why the device does not work any more.
+        hang_seconds: a run of the network that takes longer will never end.
         tracing: makes the spans of batches.
 
     Attributes:
@@ -97,46 +115,97 @@ class DeviceWorker:
         queue: RestorationQueue,
         *,
         on_batch: Callable[[int, int], None],
+        on_failure: Callable[[str], None] = lambda _reason: None,
+        hang_seconds: float = math.inf,
         tracing: Tracing | None = None,
     ) -> None:
         self._networks = networks
         self._queue = queue
         self._on_batch = on_batch
+        self._on_failure = on_failure
+        self._hang_seconds = hang_seconds
+        self._batch_pixels = 0  # before memory did not suffice
+        self._regrow_at = 0.0
+        self._running: list[RestorationEntry] = []
+        self._step_at: float | None = None  # while the network runs, since when
+        self._failed = False
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
         self.steps = 0
         self.out_of_memory = 0
         self._tracing = tracing or Tracing()
         self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; once started it ends only after the queue is closed."""
-        return self._thread.is_alive()
+        """Whether the device works; once started it ends only after the queue is closed."""
+        return self._thread.is_alive() and not self._failed
 
     def start(self) -> None:
         """Begin to take batches."""
         self._thread.start()
+        self._watchdog.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait, at most `timeout` seconds, until the closed queue is drained."""
-        self._thread.join(timeout)
+        """Wait, at most `timeout` seconds, until the closed queue is drained; not for a device that hangs."""
+        self._thread.join(0 if self._failed else timeout)
 
     def _run(self) -> None:
         # a thread begins with the number that any thread set last; the codecs' threads set theirs to one
         torch.get_num_threads()
         torch.set_num_threads(self._cores)
-        while self._restore_next():
-            pass
+        try:
+            while self._restore_next():
+                pass
+        except BaseException as error:
+            logger.critical("the device thread dies", exc_info=error)
+            self._give_up(f"the device thread died of {error!r}")
+        finally:
+            self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._hang_seconds / 4)):
+            began = self._step_at
+            if began is not None and time.monotonic() - began > self._hang_seconds:
+                self._give_up(f"a run of the network has not ended in {self._hang_seconds:g} seconds")
+                return
+
+    def _give_up(self, reason: str) -> None:
+        """Fail all that is running or waits, and say so."""
+        with self._lock:
+            if self._failed:
+                return
+            self._failed = True
+        error = DeviceFailedError(reason)
+        self._queue.abort(error)
+        for entry in list(self._running):
+            with suppress(InvalidStateError):
+                entry.reply.set_exception(error)
+        self._on_failure(reason)
 
     def _restore_next(self) -> bool:
         """Restore one batch and let go of it; False when the queue is closed and drained."""
         entries = self._queue.take()
         if entries:
-            self._restore(entries, time.monotonic())
-        return bool(entries)
+            self._regrow()
+            self._running = entries
+            try:
+                self._restore(entries, time.monotonic())
+            finally:
+                self._step_at = None
+            self._running = []
+        return bool(entries) and not self._failed
+
+    def _regrow(self) -> None:
+        if self._queue.batch_pixels < self._batch_pixels and time.monotonic() >= self._regrow_at:
+            self._queue.batch_pixels = min(2 * self._queue.batch_pixels, self._batch_pixels)
+            self._regrow_at = time.monotonic() + REGROW_SECONDS
 
     def _restore(self, entries: list[RestorationEntry], started: float) -> None:
         key = entries[0].key
+        self._step_at = time.monotonic()
         jobs = [entry.payload for entry in entries]
         spans = [job.span for job in jobs]
         pixels = len(entries) * key.pixels
@@ -145,7 +214,8 @@ class DeviceWorker:
 
         def given_up() -> bool:  # asked before every run of the network
             self.steps += 1
-            return all(entry.abandoned for entry in entries)
+            self._step_at = time.monotonic()
+            return self._failed or all(entry.abandoned for entry in entries)
 
         attempt = self._tracing.batch(spans, model=key.model, batch_size=len(entries), padded_pixels=pixels)
         try:
@@ -163,10 +233,16 @@ class DeviceWorker:
                 self._fail(entry, AbandonedError("nobody waits for this image any more"))
             return
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 self.out_of_memory += 1
+                self._batch_pixels = max(self._batch_pixels, self._queue.batch_pixels)
                 self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)
+                self._regrow_at = time.monotonic() + REGROW_SECONDS
                 logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
+            elif not self._networks[key.model].healthy():
+                logger.critical("the device has failed", exc_info=error)
+                self._give_up(f"the device has failed: {error}")
+                return
             if len(entries) > 1:
                 logger.warning("a batch of %d failed (%r): trying its halves", len(entries), error)
                 middle = len(entries) // 2
@@ -181,18 +257,19 @@ class DeviceWorker:
         self._on_batch(len(entries), pixels)
         for entry, image in zip(entries, images, strict=True):
             entry.payload.span.finished = finished
-            entry.reply.set_result(
-                Restored(
-                    image=image,
-                    batch_size=len(entries),
-                    queue_seconds=entry.queue_seconds,
-                    inference_seconds=finished - started,
-                )
+            answer = Restored(
+                image=image,
+                batch_size=len(entries),
+                queue_seconds=entry.queue_seconds,
+                inference_seconds=finished - started,
             )
+            with suppress(InvalidStateError):  # it was taken for hung, and failed
+                entry.reply.set_result(answer)
 
     def _fail(self, entry: RestorationEntry, error: Exception) -> None:
         entry.payload.span.finished = time.monotonic()
-        entry.reply.set_exception(error)
+        with suppress(InvalidStateError):
+            entry.reply.set_exception(error)
 
 
 def compute_alone() -> None:

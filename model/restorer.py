@@ -44,6 +44,10 @@ class NonFiniteError(RuntimeError):
     """The network's output holds NaN or infinity, in float32 as well."""
 
 
+MIN_TILE = 64
+"""Side of the smallest tile in pixels, its halo not counted, that is tried where memory does not suffice."""
+
+
 class AbandonedError(RuntimeError):
     """Nobody waits for the images any more, so their restoration was given up."""
 
@@ -52,6 +56,9 @@ class Restorer:
     """A loaded network on its device, with padding, tiling, precision and a cache of encoded prompts.
 
     `restore` is to be called by one thread at a time; `perceive` and the properties by any.
+
+    Attributes:
+        out_of_memory: images and tiles so far that did not fit into memory and were cut into smaller tiles.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Restorer:
         self._prompts: OrderedDict[Prompt, Tensor] = OrderedDict()
         self._cached_prompts = cached_prompts
         self._hits = self._misses = 0
+        self.out_of_memory = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -126,7 +134,8 @@ class Restorer:
         """Restores images of one padded size.
 
         Images up to a tile with its halo are computed together, larger ones one after the other and tile by
-        tile: memory is bounded by the tile, or by the batch of small images.
+        tile: memory is bounded by the tile, or by the batch of small images. Where it does not suffice for a
+        single image or tile, that is cut into smaller ones.
 
         Args:
             images: uint8 or uint16 (3, H, W) on the CPU, full scale, all with the same `padded_size`, in any
@@ -142,6 +151,7 @@ class Restorer:
         Raises:
             ValueError: no image, mixed padded sizes, samples of another type, or a prompt missing.
             NonFiniteError: the network's output was not finite, even in float32.
+            torch.OutOfMemoryError: memory does not suffice for all images together, or for the smallest tile.
             AbandonedError: `cancelled` said so.
         """
         if not images or len(images) != len(prompts):
@@ -159,6 +169,24 @@ class Restorer:
                 raise AbandonedError("nobody waits for these images any more")
             return self._run(batch, features)
 
+        def run_within_memory(batch: Tensor, features: TextFeatures, tiling: Tiling) -> Tensor:
+            try:
+                return run(batch, features)
+            except (RuntimeError, MemoryError) as error:
+                smaller = tiling.halved()
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) > 1 or smaller.side < MIN_TILE:
+                    raise torch.OutOfMemoryError(str(error)) from None
+            # outside of the handler, whose traceback holds what the network had computed
+            self.out_of_memory += 1
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            computed = torch.empty_like(batch)
+            again = partial(run_within_memory, features=features, tiling=smaller)
+            restore_by_tiles(batch[0], computed[0], again, smaller)
+            return computed
+
         with torch.inference_mode():
             features = self.encode(prompts)
             if self.tiling.fits(height, width):
@@ -166,7 +194,7 @@ class Restorer:
                 batch = pixels(height, width, images=len(images), dtype=deepest)
                 for i, image in enumerate(images):
                     continued(batch[i], image)
-                computed = run(batch, features)
+                computed = run_within_memory(batch, features, self.tiling)
                 written = list(images) if in_place else [torch.empty_like(image) for image in images]
                 for i, result in enumerate(written):
                     kept = computed[i, :, : result.shape[-2], : result.shape[-1]]
@@ -176,7 +204,8 @@ class Restorer:
             for i, image in enumerate(images):
                 own = TextFeatures(features.tokens[i : i + 1], features.mask[i : i + 1])
                 result = image if in_place else torch.empty_like(image)
-                restore_by_tiles(image, result, partial(run, features=own), self.tiling)
+                whole = partial(run_within_memory, features=own, tiling=self.tiling)
+                restore_by_tiles(image, result, whole, self.tiling)
                 results.append(result)
             return results
 
@@ -186,6 +215,14 @@ class Restorer:
         if self.perception is None:
             raise RuntimeError(f"{self.name} was loaded without a compact CLIP to perceive with")
         return self.perception(image)
+
+    def healthy(self) -> bool:
+        """Whether the device still computes. After some errors (of CUDA) nothing works until the process
+        ends."""
+        try:
+            return torch.ones(8, device=self.device).sum().item() == 8
+        except RuntimeError:
+            return False
 
     def text_cache_info(self) -> CacheInfo:
         """Hits and misses of the cache of encoded prompts since loading."""
@@ -230,6 +267,12 @@ class Restorer:
             if not bool(torch.isfinite(restored).all()):
                 raise NonFiniteError("the network's output is not finite")
         return restored.float().mul_(highest).round_().clamp_(0, highest).to(batch.dtype).cpu()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, on a GPU or on the host."""
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return allocator or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def default_tile(network: TVIDerain, device: torch.device) -> int:

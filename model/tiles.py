@@ -47,6 +47,10 @@ class Tiling:
         """The length that a side of an image is computed at: the next multiple."""
         return length + -length % self.multiple
 
+    def halved(self) -> Tiling:
+        """Tiles of half the side."""
+        return Tiling(max(self.multiple, self.side // 2 // self.multiple * self.multiple), self.multiple)
+
     def fits(self, height: int, width: int) -> bool:
         """Whether an image is no larger than a tile with its halo, so that it is computed whole."""
         return max(self.padded(height), self.padded(width)) <= self.side + 2 * HALO

@@ -2,6 +2,8 @@
 
 import ipaddress
 import logging
+import signal
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -49,6 +51,8 @@ def serve(
         raise SystemExit(f"DERAIN_TRACING: {error}") from None
     if settings.api_keys_file is None and not _is_loopback(host):
         logging.getLogger("app.cli").warning(OPEN_TO_ALL, host)
+    # what the server does last is to raise the signal once more that it was told to leave by
+    signal.signal(signal.SIGTERM, _leave)
     uvicorn.run(
         app,
         host=host,
@@ -63,6 +67,10 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.deadline_seconds) + 10,
     )
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _is_loopback(host: str) -> bool:

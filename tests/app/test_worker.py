@@ -10,8 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import torch
 
-from app.batching import BatchKey, BatchQueue
-from app.worker import DeviceWorker, Job, RestorationEntry, RestorationError, RestorationQueue, calibrate
+from app import worker as worker_module
+from app.batching import AdmissionError, BatchKey, BatchQueue
+from app.worker import (
+    DeviceFailedError,
+    DeviceWorker,
+    Job,
+    RestorationEntry,
+    RestorationError,
+    RestorationQueue,
+    calibrate,
+)
 from model.prompts import Prompt
 from model.restorer import AbandonedError
 
@@ -22,6 +31,9 @@ POISON = 13
 
 class WholeNetwork(ABC):
     """What restores in one go, so that neither a place to write to nor leaving clients matter to it."""
+
+    def healthy(self) -> bool:
+        return True
 
     @abstractmethod
     def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
@@ -164,11 +176,114 @@ def test_the_speed_is_measured(bench: Bench) -> None:
     assert bench.queue.throughput.pixels_per_second > 0.0
 
 
+def test_batches_grow_again_when_there_is_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one bad minute would slow the service down for good."""
+    whole = bench.queue.batch_pixels
+    bench.network.most = 1
+    bench.worker.start()
+    for entry in bench.put(*range(20, 28)):
+        value_of(entry)
+    assert bench.queue.batch_pixels == SIDE * SIDE
+    bench.network.most = 1000
+    value_of(bench.put(1)[0])
+    assert bench.queue.batch_pixels == SIDE * SIDE, "not at once"
+    monkeypatch.setattr(worker_module, "REGROW_SECONDS", 0.0)
+    monkeypatch.setattr(bench.worker, "_regrow_at", 0.0)
+    for _ in range(5):
+        value_of(bench.put(1)[0])
+    assert bench.queue.batch_pixels == whole
+
+
+class BrokenNetwork(WholeNetwork):
+    """A device after an error that sticks."""
+
+    def healthy(self) -> bool:
+        return False
+
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        del images, prompts
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+class HangingNetwork(WholeNetwork):
+    """A device that does not answer, until somebody lets go of it."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        del prompts
+        self.released.wait(30)
+        return list(images)
+
+
+def test_a_device_that_has_failed_takes_nothing_more_and_nobody_waits_for_it(bench: Bench) -> None:
+    told: list[str] = []
+    worker = DeviceWorker(
+        {"network": BrokenNetwork()}, bench.queue, on_batch=lambda *_: None, on_failure=told.append
+    )
+    entries = bench.put(*range(20))
+    worker.start()
+    for entry in entries:
+        with pytest.raises(DeviceFailedError, match="device-side assert"):
+            entry.reply.result(timeout=10)
+    worker.join(timeout=10)
+    assert not worker.alive
+    assert told == ["the device has failed: CUDA error: device-side assert triggered"]
+    with pytest.raises(AdmissionError):
+        bench.put(1)
+    bench.worker.start()
+
+
+def test_a_device_that_hangs_is_given_up(bench: Bench) -> None:
+    hanging, told = HangingNetwork(), threading.Event()
+    worker = DeviceWorker(
+        {"network": hanging},
+        bench.queue,
+        on_batch=lambda *_: None,
+        on_failure=lambda _: told.set(),
+        hang_seconds=0.3,
+    )
+    entries = bench.put(*range(20))
+    worker.start()
+    began = time.monotonic()
+    for entry in entries:
+        with pytest.raises(DeviceFailedError, match="has not ended"):
+            entry.reply.result(timeout=10)
+    assert 0.3 < time.monotonic() - began < 5
+    assert told.wait(timeout=10)
+    assert not worker.alive
+    worker.join()  # does not wait for it
+    hanging.released.set()  # and what comes late hurts nobody
+    bench.worker.start()
+
+
+def test_a_thread_that_dies_does_not_leave_anybody_waiting(bench: Bench) -> None:
+    told: list[str] = []
+
+    def report(images: int, pixels: int) -> None:
+        raise SystemError(f"{images} images, {pixels} pixels")
+
+    worker = DeviceWorker({"network": bench.network}, bench.queue, on_batch=report, on_failure=told.append)
+    entries = bench.put(*range(20))
+    worker.start()
+    for entry in entries:
+        with pytest.raises(DeviceFailedError, match="SystemError"):
+            entry.reply.result(timeout=10)
+    worker.join(timeout=10)
+    assert not worker.alive
+    assert len(told) == 1
+    bench.worker.start()
+
+
 class EndlessNetwork:
     """Works, as on a very large image, until it is told to give up."""
 
     def __init__(self) -> None:
         self.running = threading.Event()
+
+    def healthy(self) -> bool:
+        return True
 
     def restore(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.checkpoint_folders import NETWORK, CheckpointError, read_config
 from model.prompts import DENSITIES, DIRECTIONS, TYPES, Prompt, describe
 from model.restorer import NonFiniteError, Restorer, choose_precision
+from model.text import TextFeatures
 from model.weights import load_network
 
 HEAVY = Prompt(degradation="a photo with heavy rain streaks falling straight down")
@@ -265,3 +266,65 @@ def test_an_impossible_precision_is_no_damaged_checkpoint(weights: Path):
 def test_no_checkpoint(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):
         Restorer.from_checkpoint(tmp_path / "nothing")
+
+
+class Memory:
+    """Runs a restorer's network as long as there are no more pixels at once than memory has room for."""
+
+    def __init__(self, restorer: Restorer, most: int, error: Exception) -> None:
+        self.sizes: list[int] = []
+        run = restorer._run  # pyright: ignore[reportPrivateUsage]
+
+        def bounded(batch: Tensor, features: TextFeatures) -> Tensor:
+            self.sizes.append(batch.shape[0] * batch.shape[2] * batch.shape[3])
+            if self.sizes[-1] > most:
+                raise error
+            return run(batch, features)
+
+        restorer._run = bounded  # pyright: ignore[reportPrivateUsage]
+
+
+WANT = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", WANT, ids=["GPU", "CPU"])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("tile", [128, 512], ids=["tiles", "whole"])
+def test_where_memory_does_not_suffice_tiles_become_smaller_until_it_does(
+    weights: Path, rainy: Tensor, error: Exception, in_place: bool, tile: int
+) -> None:
+    image = rainy[:, :250, :370].clone()
+    (expected,) = build(weights).restore([image], [HEAVY])
+    scarce = build(weights, tile=tile)
+    memory = Memory(scarce, 210 * 210, error)
+    (restored,) = scarce.restore([image], [HEAVY], in_place=in_place)
+    assert difference(restored, expected) <= 1
+    assert scarce.out_of_memory > 0
+    assert max(memory.sizes) > 210 * 210, "the larger were tried"
+
+
+def test_a_batch_for_which_memory_does_not_suffice_is_left_to_who_made_it(
+    weights: Path, rainy: Tensor
+) -> None:
+    restorer = build(weights)
+    Memory(restorer, 100 * 100, WANT[1])
+    images = [rainy[:, :64, :96], rainy[:, 64:128, :96]]
+    with pytest.raises(torch.OutOfMemoryError):
+        restorer.restore(images, [HEAVY, HEAVY])
+    assert restorer.out_of_memory == 0
+
+
+def test_where_memory_does_not_even_suffice_for_the_smallest_tile_it_says_so(
+    weights: Path, rainy: Tensor
+) -> None:
+    restorer = build(weights)
+    Memory(restorer, 100, WANT[0])
+    with pytest.raises(torch.OutOfMemoryError):
+        restorer.restore([rainy[:, :250, :370]], [HEAVY])
+
+
+def test_a_device_that_computes_is_healthy(shipped: Restorer) -> None:
+    assert shipped.healthy()

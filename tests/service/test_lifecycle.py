@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A service in a process of its own, with what it says."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, factory: str = "app.main:create_app", **settings: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", "0"],
+            [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", "0"],
             cwd=ROOT,
             env=os.environ | {f"DERAIN_{name.upper()}": value for name, value in settings.items()},
             stderr=subprocess.PIPE,
@@ -63,8 +63,8 @@ class Process:
 
 
 @contextmanager
-def process(**settings: str) -> Generator[Process]:
-    service = Process(**settings)
+def process(factory: str = "app.main:create_app", **settings: str) -> Generator[Process]:
+    service = Process(factory, **settings)
     try:
         yield service
     finally:
