@@ -25,6 +25,7 @@ SETTINGS = {
     "DERAIN_HEADER_TIMEOUT_SECONDS": f"{HEAD_SECONDS:g}",
     "DERAIN_BODY_TIMEOUT_SECONDS": f"{BODY_SECONDS:g}",
     "DERAIN_DEADLINE_SECONDS": f"{TIMEOUT_SECONDS:g}",
+    "DERAIN_MAX_IMAGE_PIXELS": f"{2**20}",
 }
 """The deadline holds where X-Request-Timeout was broken, too."""
 
