@@ -65,9 +65,7 @@ class Connection:
             answer = Answer(0, trouble=f"{type(error).__name__}: {error}"[:200])
         if not answer.status or answer.headers.get("connection", "").lower() == "close":
             self.close()
-        return Answer(
-            answer.status, answer.headers, answer.body, time.monotonic() - started, answer.trouble
-        )
+        return Answer(answer.status, answer.headers, answer.body, time.monotonic() - started, answer.trouble)
 
     async def _ask(self, request: bytes) -> Answer:
         fresh = self._streams is None

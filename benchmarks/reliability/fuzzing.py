@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
+from random import Random
 from typing import Any, Self
 
 from PIL import Image
 
-from app.formats import FORMATS
-from benchmarks.reliability.cases import TIMEOUT_SECONDS, Case, Cases
+from app.formats import FORMATS, PNG
+from benchmarks.reliability.cases import TIMEOUT_SECONDS, Case, Cases, post
 from benchmarks.reliability.exchange import Answer, Connection
+from tests.app.pictures import save
 
 HEAD_SECONDS = BODY_SECONDS = 1.0
 """How long the service waits for what was cut off."""
@@ -37,6 +39,7 @@ FRAMED_CLIENTS = 4
 OTHER_CLIENTS = 12
 """Those mostly wait for the service to give up on what was cut off."""
 
+WARM_CLIENTS = 4
 BETWEEN_GOOD = 50
 """Cases of a client between two requests that deserve their answer."""
 
@@ -69,12 +72,14 @@ class Fuzzed:
 
     Attributes:
         answers: how many of each kind and status; status 0: nothing came.
-        good: requests among them that deserved their answer, and got it.
+        good, good_refused: requests between them that deserved their answer, and got it; or got 503, with when
+            to come again, as some of those around them are large pictures.
         slowest: seconds until an answer.
     """
 
     answers: Counter[str] = field(default_factory=Counter[str])
     good: int = 0
+    good_refused: int = 0
     slowest: float = 0.0
     faults: list[Fault] = field(default_factory=list[Fault])
 
@@ -82,6 +87,14 @@ class Fuzzed:
     def cases(self) -> int:
         """How many were sent."""
         return self.answers.total()
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many of each kind."""
+        found: Counter[str] = Counter()
+        for name, count in self.answers.items():
+            found[name.rsplit(" ", 1)[0]] += count
+        return dict(sorted(found.items()))
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -123,6 +136,8 @@ async def _client(
                 answer = await connection.ask(good, PATIENCE_SECONDS)
                 if answer.status == 200:
                     into.good += 1
+                elif answer.status == 503 and not faults(case, answer):
+                    into.good_refused += 1
                 else:
                     why = f"{answer.status} {answer.trouble} for a good photograph after this"
                     into.faults.append(Fault.of(seed, case, why))
@@ -156,7 +171,9 @@ def _faults_of_problem(answer: Answer) -> list[str]:
     except ValueError:
         return [f"{answer.status} with a broken problem: {answer.body[:200]!r}"]
     found: list[str] = []
-    if problem.get("status") != answer.status or not problem.get("type", "").startswith("urn:derain:problem:"):
+    if problem.get("status") != answer.status or not problem.get("type", "").startswith(
+        "urn:derain:problem:"
+    ):
         found.append(f"{answer.status} with a problem of something else: {answer.body[:200]!r}")
     if not problem.get("detail"):
         found.append(f"{answer.status} without a reason: {answer.body[:200]!r}")
@@ -187,6 +204,27 @@ def read_faults(path: Path) -> list[Fault]:
     return [Fault(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
+async def warm_up(url: str, cases: Cases, pictures: int, largest: int) -> None:
+    """Pictures of so many sizes, up to `largest` pixels a side, as broken headers declare: the network keeps
+    something for each size that it has seen, up to so many."""
+    chance = Random(0)
+    requests = [post(_plain(largest, largest))] * WARM_CLIENTS
+    requests += [post(_plain(chance.randint(8, 400), chance.randint(8, 400))) for _ in range(pictures)]
+    requests += [cases.good()] * WARM_CLIENTS
+    waiting = iter(requests)
+
+    async def client() -> None:
+        async with Connection(url) as connection:
+            for request in waiting:
+                await connection.ask(request, PATIENCE_SECONDS)
+
+    await asyncio.gather(*(client() for _ in range(WARM_CLIENTS)))
+
+
+def _plain(width: int, height: int) -> bytes:
+    return save(Image.linear_gradient("L").resize((width, height)).convert("RGB"), PNG)
+
+
 async def picture_of(url: str, cases: Cases) -> bytes:
     """The answer to a good photograph.
 
@@ -196,5 +234,7 @@ async def picture_of(url: str, cases: Cases) -> bytes:
     async with Connection(url) as connection:
         answer = await connection.ask(cases.good(), PATIENCE_SECONDS)
     if answer.status != 200:
-        raise RuntimeError(f"a good photograph was answered {answer.status} {answer.trouble}: {answer.body!r}")
+        raise RuntimeError(
+            f"a good photograph was answered {answer.status} {answer.trouble}: {answer.body!r}"
+        )
     return answer.body

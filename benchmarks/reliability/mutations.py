@@ -16,7 +16,9 @@ SLICES = 16
 """Of a file whose parts are not known."""
 
 PNG_SIGNATURE = 8
-BOX = re.compile(rb"[\0-\x7f].{3}(?=ftyp|meta|hdlr|pitm|iloc|iinf|infe|iprp|ipco|ipma|ispe|pixi|av1C|hvcC|mdat)")
+BOX = re.compile(
+    rb"[\0-\x7f].{3}(?=ftyp|meta|hdlr|pitm|iloc|iinf|infe|iprp|ipco|ipma|ispe|pixi|av1C|hvcC|mdat)"
+)
 SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]..")
 RIFF_CHUNK = re.compile(rb"(?:RIFF|VP8 |VP8L|VP8X|ALPH|EXIF|XMP |ICCP)....", re.DOTALL)
 
@@ -54,7 +56,9 @@ def _flip_bits(data: bytes, chance: Random) -> bytes:
 def _overwrite_head(data: bytes, chance: Random) -> bytes:
     changed = bytearray(data)
     for _ in range(chance.randint(1, 4) if data else 0):
-        changed[chance.randrange(min(HEAD_BYTES, len(changed)))] = chance.choice((0, 1, 0xFF, chance.randrange(256)))
+        changed[chance.randrange(min(HEAD_BYTES, len(changed)))] = chance.choice(
+            (0, 1, 0xFF, chance.randrange(256))
+        )
     return bytes(changed)
 
 
@@ -129,7 +133,9 @@ def sizes(data: bytes) -> list[tuple[int, int]]:
         return [(start, 4) for start in starts] + [(16, 4), (20, 4), (24, 1), (25, 1), (28, 1)]
     if image_format is JPEG:
         frames = [start for start in starts if data[start + 1] in (0xC0, 0xC1, 0xC2)]
-        return [(start + 2, 2) for start in starts] + [(start + offset, 2) for start in frames for offset in (5, 7)]
+        return [(start + 2, 2) for start in starts] + [
+            (start + offset, 2) for start in frames for offset in (5, 7)
+        ]
     if image_format is WEBP:
         return [(start + 4, 4) for start in starts] + [(24, 3), (27, 3), (26, 2), (28, 2), (21, 4)]
     if image_format is BMP:
