@@ -181,7 +181,7 @@ def serving(
 
 
 @contextmanager
-def service(cores: Collection[int] = (), *, port: int | None = None, **settings: str) -> Iterator[Server]:
+def service(cores: Collection[int] = (), port: int | None = None, /, **settings: str) -> Iterator[Server]:
     """Start our service, with these settings over the environment's, until ready; ends it.
 
     Args:

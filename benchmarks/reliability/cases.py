@@ -22,17 +22,20 @@ BOUNDARY = b"between-the-parts"
 KINDS = {"image": 10, "form": 3, "request": 5, "fields": 3, "bomb": 0.2}
 ENDPOINTS = ("/derain", "/derain", "/derain", "/derain", "/perceive")
 NASTY = (
-    b"", b"\0", b"\xff\xfe", b"%00", b"%", b"%zz", b"nan", b"inf", b"-1", b"0", b"1e308", b"9" * 400, b"null", b"[]",
-    b'{"a": 1}', b'{"a": ' * 200, b"[" * 2000, b"'; --", b"../../etc/passwd", b"\xf0\x9f\x8c\xa7", b"\xed\xa0\x80", b"rain " * 150,
-    b"\t", b"\x0b", b"\x7f", b"a;b=c;;=", b'"', b'form-data; name="', b"*/*;q=2", b"image/*;q=,", b"text/html", b"gif", b"png",
-    b"application/zip", b"application/json", b"drop", b"tvi-derain-s", b"http://127.0.0.1/", b"file:///etc/passwd", b"chunked",
-    b"gzip", b"multipart/form-data", b"multipart/form-data; boundary=", b"multipart/form-data; boundary=" + b"x" * 300,
-    b"image/", b"0x10", b"+5", b"5, 5", b"1_000", b"100000000000000000000000",
+    b"", b"\0", b"\xff\xfe", b"%00", b"%", b"%zz", b"nan", b"inf", b"-1", b"0", b"1e308", b"9" * 400,
+    b"null", b"[]", b'{"a": 1}', b'{"a": ' * 200, b"[" * 2000, b"'; --", b"../../etc/passwd",
+    b"\xf0\x9f\x8c\xa7", b"\xed\xa0\x80", b"rain " * 150, b"\t", b"\x0b", b"\x7f", b"a;b=c;;=", b'"',
+    b'form-data; name="', b"*/*;q=2", b"image/*;q=,", b"text/html", b"gif", b"png", b"application/zip",
+    b"application/json", b"drop", b"tvi-derain-s", b"http://127.0.0.1/", b"file:///etc/passwd", b"chunked",
+    b"gzip", b"multipart/form-data", b"multipart/form-data; boundary=",
+    b"multipart/form-data; boundary=" + b"x" * 300, b"image/", b"0x10", b"+5", b"5, 5", b"1_000",
+    b"100000000000000000000000",
 )  # fmt: skip
 HEADERS = (
-    b"Accept", b"Content-Type", b"Content-Length", b"X-Request-Timeout", b"X-Request-ID", b"Content-Encoding", b"Host", b"Expect",
-    b"Transfer-Encoding", b"Connection", b"Authorization", b"Origin", b"traceparent", b"Range", b"Cookie", b"X-Forwarded-For",
-    b"Content-Disposition", b"If-None-Match", b"Accept-Encoding",
+    b"Accept", b"Content-Type", b"Content-Length", b"X-Request-Timeout", b"X-Request-ID",
+    b"Content-Encoding", b"Host", b"Expect", b"Transfer-Encoding", b"Connection", b"Authorization",
+    b"Origin", b"traceparent", b"Range", b"Cookie", b"X-Forwarded-For", b"Content-Disposition",
+    b"If-None-Match", b"Accept-Encoding",
 )  # fmt: skip
 FIELDS = (b"prompt", b"caption", b"model", b"format", b"metadata", b"image", b"none", b"")
 PATHS = (

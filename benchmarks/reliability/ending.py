@@ -44,7 +44,7 @@ def kill(times: int, cases: Cases, cores: Collection[int] = ()) -> Killed:
         asyncio.run(_load(server.url, server.process.pid, cases.good(), killed))
     for number in range(times):
         started = time.monotonic()
-        with service(cores, port=port) as server:
+        with service(cores, port) as server:
             killed.seconds_until_ready.append(round(time.monotonic() - started, 2))
             killed.other_pictures += asyncio.run(picture_of(server.url, cases)) != picture
             if number < times - 1:

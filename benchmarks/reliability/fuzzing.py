@@ -72,8 +72,8 @@ class Fuzzed:
 
     Attributes:
         answers: how many of each kind and status; status 0: nothing came.
-        good, good_refused: requests between them that deserved their answer, and got it; or got 503, with when
-            to come again, as some of those around them are large pictures.
+        good, good_refused: requests between them that deserved their answer, and got it; or got 503,
+            with when to come again, as some of those around them are large pictures.
         slowest: seconds until an answer.
     """
 

@@ -1,4 +1,4 @@
-"""Clients that leave at every stage of a request, orderly or by a reset, and what the service keeps of them."""
+"""Clients that leave at every stage of a request, orderly or by a reset, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def _value(connection: Connection, name: str) -> float:
 async def _until(connection: Connection, reached: Callable[[dict[str, float]], bool]) -> None:
     """Wait for a stage, but not for ever: it may have passed already."""
     patience = time.monotonic() + BUSY_SECONDS
-    while not reached(await _series(connection)) and time.monotonic() < patience:
+    while not reached(await _series(connection)) and time.monotonic() < patience:  # noqa: ASYNC110
         await asyncio.sleep(0.002)
 
 

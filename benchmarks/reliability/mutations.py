@@ -85,11 +85,19 @@ def _lie(data: bytes, chance: Random) -> bytes:
         return _overwrite_head(data, chance)
     changed = bytearray(data)
     for place, width in chance.sample(fields, min(len(fields), chance.choice((1, 1, 2)))):
-        lie = chance.choice(
-            (bytes(width), b"\xff" * width, b"\x7f" + b"\xff" * (width - 1), b"\xff" * (width - 1) + b"\x7f",
-             (1).to_bytes(width, "big"), (1).to_bytes(width, "little"), chance.randbytes(width),
-             bytes(width // 2) + chance.randbytes(width - width // 2), chance.randbytes(width // 2) + bytes(width - width // 2))
-        )  # fmt: skip
+        half = width // 2
+        lies = (
+            bytes(width),
+            b"\xff" * width,
+            b"\x7f" + b"\xff" * (width - 1),
+            b"\xff" * (width - 1) + b"\x7f",
+            (1).to_bytes(width, "big"),
+            (1).to_bytes(width, "little"),
+            chance.randbytes(width),
+            bytes(half) + chance.randbytes(width - half),
+            chance.randbytes(half) + bytes(width - half),
+        )
+        lie = chance.choice(lies)
         changed[place : place + width] = lie
     return bytes(changed)
 
