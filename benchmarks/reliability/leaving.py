@@ -52,7 +52,9 @@ class Left:
         wanted_pixels: of pictures whose answers were at least begun to be sent.
         dead_pixels: of pictures that had arrived whole when their clients left.
         allowed_pixels: of those, what may be computed: with every wave what is on the device when it leaves.
-        computed_pixels: all that was computed.
+        computed_pixels: of all batches that were finished.
+        network_runs: all that were begun, those of batches that were then given up as well.
+        unseen_waves: those that left before it was seen that they had got as far as they should.
         seconds_until_nothing_is_held: after the last has left; None: something still was.
     """
 
@@ -63,6 +65,8 @@ class Left:
     dead_pixels: int = 0
     allowed_pixels: int = 0
     computed_pixels: int = 0
+    network_runs: int = 0
+    unseen_waves: int = 0
     seconds_until_nothing_is_held: float | None = None
 
     @property
@@ -91,8 +95,9 @@ async def leave_at_every_stage(server: Server, clients: int) -> Left:
     ended.set()
     await staying
     left.seconds_until_nothing_is_held = await asyncio.to_thread(settle, server)
-    computed = server.series()["derain_batch_pixels_sum"] - before["derain_batch_pixels_sum"]
-    left.computed_pixels = int(computed)
+    after = server.series()
+    left.computed_pixels = int(after["derain_batch_pixels_sum"] - before["derain_batch_pixels_sum"])
+    left.network_runs = int(after["derain_device_steps_total"] - before["derain_device_steps_total"])
     return left
 
 
@@ -151,12 +156,12 @@ async def _wave(
     streams = await asyncio.gather(*(_connect(server.url, small=stage == "answered") for _ in range(clients)))
     for _, writer in streams:
         writer.write(sent)
+    seen = True
     match stage:
         case "queued":
-            await _until(connection, lambda found: found["derain_queue_images"] > 0)
+            seen = await _until(connection, lambda found: found["derain_queue_images"] > 0)
         case "restored":
-            await _until(connection, lambda found: found["derain_inflight_images"] > 0)
-            await _until(connection, lambda found: found["derain_device_steps_total"] > steps)
+            seen = await _until(connection, lambda found: found["derain_device_steps_total"] > steps)
         case "answered":
             starts = await asyncio.gather(*(reader.readexactly(len(RESTORED)) for reader, _ in streams))
             left.wanted_pixels += starts.count(RESTORED) * _pixels(size)
@@ -164,6 +169,7 @@ async def _wave(
             await asyncio.gather(*(writer.drain() for _, writer in streams))
     for _, writer in streams:
         leave(writer, reset=reset)
+    left.unseen_waves += not seen
     if blocker is not None:
         await blocker
     connection.close()
@@ -198,11 +204,14 @@ async def _value(connection: Connection, name: str) -> float:
     return (await _series(connection))[name]
 
 
-async def _until(connection: Connection, reached: Callable[[dict[str, float]], bool]) -> None:
-    """Wait for a stage, but not for ever: it may have passed already."""
+async def _until(connection: Connection, reached: Callable[[dict[str, float]], bool]) -> bool:
+    """Wait for a stage, but not for ever: it may have passed already. Whether it was seen."""
     patience = time.monotonic() + BUSY_SECONDS
-    while not reached(await _series(connection)) and time.monotonic() < patience:  # noqa: ASYNC110
+    while not reached(await _series(connection)):
+        if time.monotonic() > patience:
+            return False
         await asyncio.sleep(0.002)
+    return True
 
 
 def _pixels(size: tuple[int, int]) -> int:

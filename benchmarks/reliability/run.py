@@ -16,6 +16,10 @@ from benchmarks.reliability.leaving import Left, leave_at_every_stage
 from benchmarks.soak import at_rest, left_behind
 
 MEMORY_GROWTH = 1.10
+LATE_THREADS = 2
+"""libvips makes workers when it first needs them, and keeps them: the last of them may come late. What leaks a
+thread now and then leaks more of them in a run."""
+
 STRETCH = 1000
 """Cases that are made at a time."""
 
@@ -58,7 +62,7 @@ class Kept:
         if self.final.resident_bytes > MEMORY_GROWTH * self.warm.resident_bytes:
             grown = self.final.resident_bytes / self.warm.resident_bytes - 1
             found.append(f"resident memory grew by {grown:.1%}")
-        if self.final.threads > self.warm.threads:
+        if self.final.threads > self.warm.threads + LATE_THREADS:
             found.append(f"threads grew from {self.warm.threads} to {self.final.threads}")
         if self.final.descriptors > self.warm.descriptors:
             found.append(f"descriptors grew from {self.warm.descriptors} to {self.final.descriptors}")
@@ -135,7 +139,7 @@ class Report:
             (
                 "clients that leave, at seven stages, by FIN and by RST",
                 f"{sum(left.clients.values()):,}",
-                f"{left.stayed - left.answered} of {left.stayed} good requests; {part:.1%} of their pictures "
+                f"{left.stayed - left.answered} of {left.stayed} good requests; {part:.1%} of their pixels "
                 f"computed in vain; memory {self.after_leaving.growth:+.1%}",
             ),
             (
