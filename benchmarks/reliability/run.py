@@ -17,8 +17,8 @@ from benchmarks.soak import at_rest, left_behind
 
 MEMORY_GROWTH = 1.10
 LATE_THREADS = 2
-"""libvips makes workers when it first needs them, and keeps them: the last of them may come late. What leaks a
-thread now and then leaks more of them in a run."""
+"""libvips makes workers when it first needs them, and keeps them: the last of them may come late. What leaks
+a thread now and then leaks more of them in a run."""
 
 STRETCH = 1000
 """Cases that are made at a time."""
