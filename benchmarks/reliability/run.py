@@ -139,8 +139,8 @@ class Report:
             (
                 "clients that leave, at seven stages, by FIN and by RST",
                 f"{sum(left.clients.values()):,}",
-                f"{left.stayed - left.answered} of {left.stayed} good requests; {part:.1%} of their pixels "
-                f"computed in vain; memory {self.after_leaving.growth:+.1%}",
+                f"{left.stayed - left.answered} of {left.stayed} good requests; {part:.1%} of what they sent "
+                f"was computed to its end; memory {self.after_leaving.growth:+.1%}",
             ),
             (
                 "kill -9 under load",
