@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from app.batching import AdmissionError, DeadlineError
 from app.formats import (
     AnimatedImageError,
+    ImageError,
     ImageSideTooLongError,
     ImageTooLargeError,
     UndecodableImageError,
@@ -192,6 +193,7 @@ def install(app: FastAPI) -> None:
     handled: tuple[Any, ...] = (
         ProblemError,
         ImageProblemError,
+        ImageError,
         AdmissionError,
         DeadlineError,
         DeviceFailedError,

@@ -22,6 +22,10 @@ LONGEST_VALUE = 200
 LONGEST_TEXT = 8000
 """Characters of a message or of a traceback that are logged at most."""
 
+OF_CLIENTS = ("PIL", "python_multipart", "pyvips")
+"""Loggers that complain of what a client sent, many times of one file. Its answer says what is wrong, and the
+line of its request which problem it was."""
+
 requests = logging.getLogger("app.requests")
 
 
@@ -37,7 +41,8 @@ def configuration(level: str, log_format: Format) -> dict[str, Any]:
         "loggers": {
             name: {"level": level.upper(), "handlers": [], "propagate": True}
             for name in ("app", "model", "uvicorn")
-        },
+        }
+        | {name: {"level": "CRITICAL"} for name in OF_CLIENTS},
     }
 
 
@@ -51,12 +56,14 @@ def set_up(level: str, log_format: Format) -> None:
         logging.captureWarnings(True)
     of_uvicorn = logging.getLogger("uvicorn.access")
     of_uvicorn.handlers, of_uvicorn.propagate = [], False
-    # it tells of WebSockets when they open, by their whole addresses
-    logging.getLogger("uvicorn.error").addFilter(_of_no_websocket)
+    logging.getLogger("uvicorn.error").addFilter(_of_the_server)
 
 
-def _of_no_websocket(record: logging.LogRecord) -> bool:
-    return not isinstance(record.msg, str) or "WebSocket" not in record.msg
+def _of_the_server(record: logging.LogRecord) -> bool:
+    """Not of WebSockets, of which it tells when they open, by their whole addresses; nor of a request that is
+    no HTTP, which has its line already."""
+    told = record.msg if isinstance(record.msg, str) else ""
+    return "WebSocket" not in told and not told.startswith("Invalid HTTP request")
 
 
 def log_request(trace: Trace) -> None:

@@ -54,9 +54,19 @@ class Server:
         """Bytes of its first process: `VmRSS` now, or `VmHWM`, the most since the last reset."""
         return 1024 * _numbers(Path(f"/proc/{self.process.pid}/status"))[kind]
 
+    def series(self) -> dict[str, float]:
+        """What it tells of itself at /metrics."""
+        return series(httpx.get(f"{self.url}/metrics").text)
+
     def reset_peak(self) -> None:
         """Let VmHWM begin at what is resident now (proc(5), clear_refs)."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+def series(text: str) -> dict[str, float]:
+    """The numbers of a Prometheus text by names and labels."""
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(number) for name, number in lines}
 
 
 def free_port() -> int:
@@ -171,13 +181,14 @@ def serving(
 
 
 @contextmanager
-def service(cores: Collection[int] = (), **settings: str) -> Iterator[Server]:
-    """Start our service on a free port, with these settings over the environment's, until ready; ends it.
+def service(cores: Collection[int] = (), port: int | None = None, /, **settings: str) -> Iterator[Server]:
+    """Start our service, with these settings over the environment's, until ready; ends it.
 
     Args:
         cores: the only ones that it may run on; none: those of this process.
+        port: None: a free one.
     """
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
     if cores:
         command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]

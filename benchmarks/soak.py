@@ -36,6 +36,13 @@ FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 PROMPTS = ["a photo with heavy rain streaks", "light rain", "remove the rain lightly", "leave it unchanged"]
 REST_SECONDS = 5.0
 MEMORY_GROWTH = 1.05
+HELD = (
+    "derain_inflight_bytes",
+    "derain_inflight_requests",
+    "derain_inflight_images",
+    "derain_queue_images",
+    "derain_backlog_seconds",
+)
 
 
 @dataclass
@@ -249,7 +256,7 @@ def soak(minutes: float, *, warm_up_minutes: float, clients: int, rate: float, l
         with watch.running():
             asyncio.run(_told(traffic, watch, 60 * (minutes - warm_up_minutes), log=log))
         final = at_rest(server)
-        left_behind = _left_behind(server.url)
+        held = left_behind(server)
     sizes = [resources.resident_bytes for _, resources in watch.samples]
     tenth = max(1, len(sizes) // 10)
     return Soaked(
@@ -261,7 +268,7 @@ def soak(minutes: float, *, warm_up_minutes: float, clients: int, rate: float, l
         loaded_first_bytes=int(statistics.median(sizes[:tenth])),
         loaded_last_bytes=int(statistics.median(sizes[-tenth:])),
         peak_bytes=max(sizes),
-        left_behind=left_behind,
+        left_behind=held,
         exit_status=server.process.returncode,
     )
 
@@ -279,13 +286,14 @@ async def _told(traffic: Traffic, watch: Watch, seconds: float, *, log: bool) ->
     await running
 
 
-def at_rest(server: Server) -> Resources:
-    """The medians of some seconds in which nobody asks for anything, connections closed before."""
-    time.sleep(REST_SECONDS)
+def at_rest(server: Server, seconds: float = REST_SECONDS) -> Resources:
+    """The medians of some seconds, after as many more, in which nobody asks for anything, connections closed
+    before."""
+    time.sleep(seconds)
     samples: list[Resources] = []
     for _ in range(10):
         samples.append(server.resources())
-        time.sleep(REST_SECONDS / 10)
+        time.sleep(seconds / 10)
     return Resources(
         resident_bytes=int(statistics.median(sample.resident_bytes for sample in samples)),
         threads=int(statistics.median(sample.threads for sample in samples)),
@@ -293,12 +301,10 @@ def at_rest(server: Server) -> Resources:
     )
 
 
-def _left_behind(url: str) -> dict[str, float]:
+def left_behind(server: Server) -> dict[str, float]:
     """What the service itself says it still holds; all of it should be zero."""
-    text = httpx.get(f"{url}/metrics").text
-    names = ("derain_inflight_bytes", "derain_queue_images", "derain_backlog_seconds")
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(lines[name]) for name in names}
+    found = server.series()
+    return {name: found[name] for name in HELD}
 
 
 def main(

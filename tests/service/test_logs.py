@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from app.keys import PREFIX, append_entry, entry_of, new_secret
@@ -166,3 +169,31 @@ def test_derain_serve_gives_up_a_head_that_dribbles_and_refuses_one_without_end(
             with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
                 connection.sendall(sent)
                 assert connection.recv(65536).split()[1] == expected
+
+
+def test_what_is_broken_has_the_line_of_its_request_and_no_other(make_image: Make, encode: Encode) -> None:
+    """Else whoever likes fills the operator's disk, or hides among warnings."""
+    picture = encode(make_image(1, 64, 64))
+    place = picture.index(b"IDAT") + 8
+    deep = np.zeros((64, 64, 3), np.uint16)
+    file = BytesIO()
+    tifffile.imwrite(file, deep, photometric="rgb", compression="zlib", metadata=None)
+    broken = {
+        "png": picture[:place] + bytes(20) + picture[place + 20 :],
+        "tiff": file.getvalue().replace(b"\x1a\x01\x05\0", b"\x1a\x01\x0c\0"),  # XResolution, of another type
+    }
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    with process(OURS, log_level="info") as service:
+        url = service.url()
+        begun = len(service.written)
+        for data in broken.values():
+            httpx.post(f"{url}/derain", files={"image": data}, timeout=60)
+        assert httpx.post(f"{url}/derain", content=b"--x\r\na b\r\n\r\n", headers=form).status_code == 400
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(b"no HTTP\r\n\r\n")
+            assert connection.recv(65536).split()[1] == b"400"
+        time.sleep(0.3)
+        written = service.written[begun:].decode().splitlines()
+    loggers = [line.split(" ")[2] for line in written]
+    assert loggers == ["app.requests:"] * 4, "\n".join(written)

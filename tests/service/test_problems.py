@@ -74,6 +74,15 @@ class TestImages:
     def test_an_image_that_is_broken(self, strict: httpx.Client, png: bytes) -> None:
         details = problem(strict.post("/derain", files={"image": png[: len(png) // 2]}), 422)
         assert details["type"].endswith(":undecodable-image")
+
+    def test_an_image_whose_pixels_are_broken_behind_a_good_header(
+        self, strict: httpx.Client, png: bytes
+    ) -> None:
+        place = png.index(b"IDAT") + 8
+        broken = png[:place] + bytes(20) + png[place + 20 :]
+        for path in ("/derain", "/perceive"):
+            details = problem(strict.post(path, files={"image": broken}), 422)
+            assert details["type"].endswith(":undecodable-image")
         assert "image" not in details
 
     def test_which_of_several_is_broken(self, strict: httpx.Client, png: bytes) -> None:
