@@ -81,10 +81,22 @@ class Entry(Generic[Payload, Result]):
         return self.taken_at - self.queued_at
 
 
-class Throughput:
-    """Measured speed of the device in pixels per second, as a moving average over batches. Thread-safe."""
+TELLING_PIXELS = 256 * 256
+"""Pixels of a batch that tells as much of the speed as any; smaller ones tell less."""
 
-    def __init__(self, pixels_per_second: float = 0.0, *, smoothing: float = 0.2) -> None:
+
+class Throughput:
+    """Measured speed of the device in pixels per second, as a moving average over batches. Thread-safe.
+
+    Attributes:
+        overhead: seconds that a batch takes however small it is. Without them, some tiny images would make a
+            device look so slow that larger ones are refused.
+    """
+
+    def __init__(
+        self, pixels_per_second: float = 0.0, *, smoothing: float = 0.2, overhead: float = 0.0
+    ) -> None:
+        self.overhead = overhead
         self._pixels_per_second = pixels_per_second
         self._smoothing = smoothing
         self._lock = threading.Lock()
@@ -95,11 +107,15 @@ class Throughput:
         return self._pixels_per_second
 
     def observe(self, pixels: int, seconds: float) -> None:
-        """Take one batch into the average."""
-        speed = pixels / max(seconds, 1e-9)
+        """Take one batch into the average; one that was little but overhead tells nothing."""
+        working = max(seconds - self.overhead, 1e-9)
         with self._lock:
             known = self._pixels_per_second
-            self._pixels_per_second = speed if known == 0.0 else known + self._smoothing * (speed - known)
+            if known == 0.0:
+                self._pixels_per_second = pixels / working
+            elif working > self.overhead:
+                weight = self._smoothing * min(1.0, pixels / TELLING_PIXELS)
+                self._pixels_per_second = known + weight * (pixels / working - known)
 
     def seconds(self, pixels: int) -> float:
         """How long so many pixels take; 0 while nothing has been measured."""
@@ -143,7 +159,9 @@ class BatchQueue(Generic[Payload, Result]):
             running = self.throughput.seconds(self._running_pixels)
             if self._running_pixels:
                 running = max(0.0, running - (self._clock() - self._running_since))
-            return self.throughput.seconds(self._pixels) + running
+            # at least one batch for each key
+            overhead = self.throughput.overhead * len(self._waiting)
+            return self.throughput.seconds(self._pixels) + overhead + running
 
     @property
     def busy_seconds(self) -> float:

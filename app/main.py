@@ -228,7 +228,8 @@ def _load(
         calibration = calibrate(restorer)
         if name == default:
             queue.batch_pixels = settings.batch_pixels or calibration.batch_pixels
-            queue.throughput.observe(round(calibration.pixels_per_second), 1.0)
+            queue.throughput.overhead = calibration.overhead
+            queue.throughput.observe(round(calibration.pixels_per_second), 1.0 + calibration.overhead)
         precision = str(restorer.precision).removeprefix("torch.")
         metrics.model_info.labels(name, str(restorer.device), precision, str(restorer.parameters)).set(1)
         logger.info("%s is ready on %s in %s", name, restorer.device, precision)

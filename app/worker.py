@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -280,10 +280,12 @@ def compute_alone() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What warm-up measured: pixels per second, and the pixels of a batch beyond which it gets no faster."""
+    """What warm-up measured: pixels per second, the pixels of a batch beyond which it gets no faster, and the
+    seconds that the smallest batch takes."""
 
     pixels_per_second: float
     batch_pixels: int
+    overhead: float
 
 
 def calibrate(
@@ -303,18 +305,19 @@ def calibrate(
     image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=generator)
     pixels = side * side
     network.restore([image], [Prompt()])
-    best = Calibration(pixels_per_second=0.0, batch_pixels=pixels)
+    overhead = min(_seconds(network, [image[:, :8, :8]]) for _ in range(4))
+    best = Calibration(pixels_per_second=0.0, batch_pixels=pixels, overhead=overhead)
     count = 1
     while count <= max_images:
         seconds = min(_seconds(network, [image] * count) for _ in range(3))
         speed = count * pixels / seconds
         if speed < gain * best.pixels_per_second:
             break
-        best = Calibration(pixels_per_second=speed, batch_pixels=count * pixels)
+        best = Calibration(pixels_per_second=speed, batch_pixels=count * pixels, overhead=overhead)
         if 2 * seconds > max_seconds:
             break
         count *= 2
-    return Calibration(best.pixels_per_second, max(best.batch_pixels, MIN_BATCH_PIXELS))
+    return replace(best, batch_pixels=max(best.batch_pixels, MIN_BATCH_PIXELS))
 
 
 def _seconds(network: Network, images: list[torch.Tensor]) -> float:

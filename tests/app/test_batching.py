@@ -236,10 +236,31 @@ class TestBacklog:
     def test_speed_follows_what_is_measured(self) -> None:
         throughput = Throughput(smoothing=0.5)
         assert throughput.seconds(1000) == 0.0
-        throughput.observe(100, 1.0)
-        assert throughput.seconds(1000) == pytest.approx(10.0)
-        throughput.observe(300, 1.0)
-        assert throughput.pixels_per_second == pytest.approx(200.0)
+        throughput.observe(10**6, 1.0)
+        assert throughput.seconds(10**6) == pytest.approx(1.0)
+        throughput.observe(3 * 10**6, 1.0)
+        assert throughput.pixels_per_second == pytest.approx(2 * 10**6)
+
+    def test_tiny_images_do_not_make_a_device_look_slow(self) -> None:
+        """Large ones would be refused after them, though there is all the time for them."""
+        throughput = Throughput(overhead=0.01)
+        throughput.observe(10**6, 1.01)
+        for _ in range(1000):
+            throughput.observe(24 * 24, 0.012)
+        assert throughput.pixels_per_second == pytest.approx(10**6)
+        for _ in range(20):  # others take their cores away meanwhile
+            throughput.observe(24 * 24, 0.05)
+        assert throughput.pixels_per_second > 0.9 * 10**6
+        for _ in range(40):  # and what is slow is slow
+            throughput.observe(10**6, 4.01)
+        assert throughput.pixels_per_second == pytest.approx(0.25 * 10**6, rel=0.01)
+
+    def test_what_a_batch_takes_however_small_it_is_counts(self, queue: BatchQueue[str, str]) -> None:
+        queue.throughput.overhead = 0.5
+        queue.throughput.observe(pixels=1000, seconds=10.5)
+        queue.put([*entries(SMALL, *"abcd"), *entries(WIDE, "e")])
+        pixels = 4 * SMALL.pixels + WIDE.pixels
+        assert queue.backlog_seconds == pytest.approx(pixels / 100 + 2 * 0.5)
 
 
 class TestAdmission:
