@@ -99,12 +99,15 @@ class DerainResponse(BaseModel):
     request_id: str
 
 
-class PerceiveResponse(Scores):
+class PerceiveResponse(BaseModel):
     """The answer of POST /perceive; the scores of each group are probabilities that add up to 1."""
 
     prompt: str = Field(
         description="The sentence that the scores give; POST /derain uses it without a prompt."
     )
+    types: dict[str, float]
+    densities: dict[str, float]
+    directions: dict[str, float]
     model: str
     request_id: str
 
