@@ -156,12 +156,19 @@ class BatchQueue(Generic[Payload, Result]):
     def backlog_seconds(self) -> float:
         """Seconds, by measured throughput, until everything waiting and running now is done."""
         with self._changed:
-            running = self.throughput.seconds(self._running_pixels)
+            running = 0.0
             if self._running_pixels:
-                running = max(0.0, running - (self._clock() - self._running_since))
-            # at least one batch for each key
-            overhead = self.throughput.overhead * len(self._waiting)
-            return self.throughput.seconds(self._pixels) + overhead + running
+                whole = self.throughput.overhead + self.throughput.seconds(self._running_pixels)
+                running = max(0.0, whole - (self._clock() - self._running_since))
+            batches = sum(
+                math.ceil(len(entries) / max(1, self.batch_pixels // key.pixels))
+                for key, entries in self._waiting.items()
+            )
+            return self.throughput.seconds(self._pixels) + batches * self.throughput.overhead + running
+
+    def seconds(self, pixels: int) -> float:
+        """How long so many pixels will take, in batches that are full."""
+        return self.throughput.seconds(pixels) + self.throughput.overhead * pixels / self.batch_pixels
 
     @property
     def busy_seconds(self) -> float:

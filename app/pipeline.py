@@ -161,7 +161,7 @@ class Pipeline:
         self.admission = Admission(
             max_images=settings.max_queue_images,
             max_bytes=settings.max_inflight_bytes,
-            backlog_seconds=lambda pixels: queue.backlog_seconds + queue.throughput.seconds(pixels),
+            backlog_seconds=lambda pixels: queue.backlog_seconds + queue.seconds(pixels),
             on_refusal=lambda reason: metrics.rejected.labels(reason).inc(),
         )
         self._queue = queue

@@ -258,9 +258,10 @@ class TestBacklog:
     def test_what_a_batch_takes_however_small_it_is_counts(self, queue: BatchQueue[str, str]) -> None:
         queue.throughput.overhead = 0.5
         queue.throughput.observe(pixels=1000, seconds=10.5)
-        queue.put([*entries(SMALL, *"abcd"), *entries(WIDE, "e")])
-        pixels = 4 * SMALL.pixels + WIDE.pixels
-        assert queue.backlog_seconds == pytest.approx(pixels / 100 + 2 * 0.5)
+        queue.put([*entries(SMALL, *"abcde"), *entries(WIDE, "f")])
+        pixels = 5 * SMALL.pixels + WIDE.pixels
+        assert queue.backlog_seconds == pytest.approx(pixels / 100 + 3 * 0.5), "four and one, and one"
+        assert queue.seconds(800) == pytest.approx(8 + 2 * 0.5)
 
 
 class TestAdmission:
