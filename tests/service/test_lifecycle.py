@@ -75,7 +75,7 @@ def process(factory: str = "app.main:create_app", **settings: str) -> Generator[
 def test_sigterm_under_load_finishes_what_was_admitted(
     make_image: Make, encode: Encode, decode: Decode
 ) -> None:
-    image = encode(make_image(1, 400, 300))
+    image = encode(make_image(1, 1000, 750))
     with process() as service, ThreadPoolExecutor(12) as clients:
         url = service.url()
         assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
@@ -89,17 +89,17 @@ def test_sigterm_under_load_finishes_what_was_admitted(
         service.process.send_signal(signal.SIGTERM)
         answers = [answer.result() for answer in first]
         assert [answer.status_code for answer in answers] == [200] * 12
-        assert all(decode(answer.content).size == (400, 300) for answer in answers)
+        assert all(decode(answer.content).size == (1000, 750) for answer in answers)
         assert service.wait() in (0, -signal.SIGTERM)
         assert "Traceback" not in "".join(service.said)
         assert refused(clients.submit(derain))
 
 
 def admitted(url: str) -> int:
-    """Images whose bytes the service holds: each 400 x 300 at 7 bytes a pixel, besides its file."""
+    """Images whose bytes the service holds: each 1000 x 750 at 7 bytes a pixel, besides its file."""
     found = re.search(r"^derain_inflight_bytes (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
     assert found is not None
-    return int(float(found[1])) // (400 * 300 * 7)
+    return int(float(found[1])) // (1000 * 750 * 7)
 
 
 def refused(answer: Future[httpx.Response]) -> bool:
