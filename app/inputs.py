@@ -75,7 +75,7 @@ def _below(root: Path, pattern: str, but_not_below: Path | None) -> list[Input]:
     """The images under `root` that a pattern matches, and those in folders that it matches."""
     try:
         matched = list(root.glob(pattern))
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise InputError(f"{root / pattern}: {error}") from None
     files: set[Path] = set()
     for path in matched:

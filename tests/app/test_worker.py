@@ -217,6 +217,12 @@ class HangingNetwork(WholeNetwork):
         return list(images)
 
 
+def all_are_told(entries: Sequence[RestorationEntry], reason: str) -> None:
+    for entry in entries:
+        with pytest.raises(DeviceFailedError, match=reason):
+            entry.reply.result(timeout=10)
+
+
 def test_a_device_that_has_failed_takes_nothing_more_and_nobody_waits_for_it(bench: Bench) -> None:
     told: list[str] = []
     worker = DeviceWorker(
@@ -224,9 +230,7 @@ def test_a_device_that_has_failed_takes_nothing_more_and_nobody_waits_for_it(ben
     )
     entries = bench.put(*range(20))
     worker.start()
-    for entry in entries:
-        with pytest.raises(DeviceFailedError, match="device-side assert"):
-            entry.reply.result(timeout=10)
+    all_are_told(entries, "device-side assert")
     worker.join(timeout=10)
     assert not worker.alive
     assert told == ["the device has failed: CUDA error: device-side assert triggered"]
@@ -247,9 +251,7 @@ def test_a_device_that_hangs_is_given_up(bench: Bench) -> None:
     entries = bench.put(*range(20))
     worker.start()
     began = time.monotonic()
-    for entry in entries:
-        with pytest.raises(DeviceFailedError, match="has not ended"):
-            entry.reply.result(timeout=10)
+    all_are_told(entries, "has not ended")
     assert 0.3 < time.monotonic() - began < 5
     assert told.wait(timeout=10)
     assert not worker.alive
@@ -267,9 +269,7 @@ def test_a_thread_that_dies_does_not_leave_anybody_waiting(bench: Bench) -> None
     worker = DeviceWorker({"network": bench.network}, bench.queue, on_batch=report, on_failure=told.append)
     entries = bench.put(*range(20))
     worker.start()
-    for entry in entries:
-        with pytest.raises(DeviceFailedError, match="SystemError"):
-            entry.reply.result(timeout=10)
+    all_are_told(entries, "SystemError")
     worker.join(timeout=10)
     assert not worker.alive
     assert len(told) == 1
