@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from benchmarks.process import MIB, Server, Watch, service
+from benchmarks.process import MIB, Server, Watch, compute_on_last_core, service
 from benchmarks.serving.load import arrivals, percentile
 from benchmarks.serving.pictures import photograph_file
 
@@ -227,9 +226,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Where the figures go as JSON.")] = None,
 ) -> None:
     """Start a service and ask too much of it."""
-    *cores, last = sorted(os.sched_getaffinity(0))
-    if cores:
-        os.sched_setaffinity(0, {last})
+    cores = compute_on_last_core()
     with service(cores) as server:
         loads = [
             measure(server, seconds=seconds, timeout=timeout, factors=(2.0, 10.0), size=size)

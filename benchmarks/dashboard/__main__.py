@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +35,8 @@ LONGEST_SECONDS = 10.0
 """How long a large photograph may keep this device busy."""
 
 
-async def load(url: str, minutes: float) -> None:
-    """Half of what the device can do, in the middle third several times as much, then half of it again."""
-    speed = pixels_per_second(url)
+async def load(url: str, minutes: float, speed: float) -> None:
+    """Half of what the device can do (`speed`, pixels a second), in the middle third several times as much, then half of it again."""
     capacity = speed / MEAN_PIXELS
     third = 20 * minutes
     calm = Traffic(url, clients=4, rate=min(0.5 * capacity, 8.0))
@@ -50,16 +48,6 @@ async def load(url: str, minutes: float) -> None:
         await asyncio.gather(rush.run(third), camera(url, third))
         await calm.run(third)
         await others
-
-
-def pixels_per_second(url: str) -> float:
-    """What the service measured of its device when it started."""
-    found = re.search(
-        r"^derain_throughput_pixels_per_second (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE
-    )
-    if found is None:
-        raise RuntimeError("the service does not tell how fast it is")
-    return float(found[1])
 
 
 async def large(client: httpx.AsyncClient, sizes: list[tuple[int, int]], seconds: float) -> None:
@@ -110,12 +98,12 @@ def main(
         prometheus(server.url.removeprefix("http://"), interval=f"{SCRAPE_SECONDS}s") as watching,
     ):
         started = time.time()
-        asyncio.run(load(server.url, minutes))
+        asyncio.run(load(server.url, minutes, server.series()["derain_throughput_pixels_per_second"]))
         ended = time.time()
         shown = panels()
         asked = {"start": started, "end": ended, "step": SCRAPE_SECONDS, "rate_seconds": 4 * SCRAPE_SECONDS}
-        series = [ask(watching, panel, **asked) for panel in shown]
-    draw(shown, series, output)
+        answers = [ask(watching, panel, **asked) for panel in shown]
+    draw(shown, answers, output)
 
 
 if __name__ == "__main__":

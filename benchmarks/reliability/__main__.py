@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.process import service
+from benchmarks.process import compute_on_last_core, service
 from benchmarks.reliability.cases import Cases
 from benchmarks.reliability.fuzzing import SETTINGS, Fuzzed, fuzz, picture_of, read_faults, write_faults
 from benchmarks.reliability.run import Amounts, Report, run
@@ -46,9 +45,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Where the figures go as JSON.")] = None,
 ) -> None:
     """Try a service and judge it."""
-    *cores, last = sorted(os.sched_getaffinity(0))
-    if cores:
-        os.sched_setaffinity(0, {last})
+    cores = compute_on_last_core()
     if repeat is not None:
         raise typer.Exit(again(repeat, cores))
     report = run(Amounts(cases=cases, clients=clients, kills=kills, seed=seed), cores, log=True)
