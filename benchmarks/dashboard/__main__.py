@@ -36,8 +36,8 @@ LONGEST_SECONDS = 10.0
 
 
 async def load(url: str, minutes: float, speed: float) -> None:
-    """Half of what the device can do (`speed`, pixels a second), in the middle third several times as much, then
-    half of it again."""
+    """Half of what the device can do (`speed`, pixels a second), in the middle third several times as much,
+    then half of it again."""
     capacity = speed / MEAN_PIXELS
     third = 20 * minutes
     calm = Traffic(url, clients=4, rate=min(0.5 * capacity, 8.0))
