@@ -226,7 +226,7 @@ def instruct(
     requests = [request(attributes, mixture, rng, wording) for attributes in attributes_of(sample)]
     prompts = [
         Prompt(
-            degradation=None if r.text is None else disturb(r.text, rng, typos=0.25),
+            degradation=None if r.text is None else disturb(r.text, rng, typos=0.4),
             semantic=caption(rng) if rng.random() < mixture.captioned else None,
         )
         for r in requests

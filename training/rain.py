@@ -47,6 +47,10 @@ class RainRecipe:
     """Shares composed by screen and by alpha matte; the rest is additive."""
     haze: float = 0.06
     noise: float = 0.04
+    """Shares with a veil and with sensor noise where there is rain."""
+    dry_haze: float = 0.3
+    dry_noise: float = 0.25
+    """The same of the clean negatives, which are few: what is alone there must be seen often enough."""
     jpeg: float = 0.05
 
 
@@ -351,13 +355,14 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     batch, _, height, width = clean.shape
     device = clean.device
 
-    def share(probability: float) -> Tensor:
+    def share(probability: float | Tensor) -> Tensor:
         return torch.rand(batch, generator=generator, device=device) < probability
 
     kind = torch.rand(batch, generator=generator, device=device)
     heavy = (kind >= recipe.clean + recipe.light) & (kind < recipe.clean + recipe.light + recipe.heavy)
     light = (kind >= recipe.clean) & (kind < recipe.clean + recipe.light)
     layered = kind >= recipe.clean + recipe.light + recipe.heavy
+    dry = kind < recipe.clean
 
     gain = uniform(0.6, 1.3, (batch, 1, 1, 1), generator)
     given = select(share(0.15), given + given.roll(1, 0), given)
@@ -374,7 +379,7 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
             if bool(drawn.any()):
                 layer[drawn] += draw(mean[drawn], (height, width), layers, angles[drawn], generator)
 
-    has_haze = share(recipe.haze)
+    has_haze = share(torch.where(dry, recipe.dry_haze, recipe.haze))
     hazy = clean.clone()
     if bool(has_haze.any()):
         hazy[has_haze] = apply_veil(clean[has_haze], generator)
@@ -388,7 +393,7 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     layer = select(screen, bounded, select(matte, bounded * 0.9 * colour, layer))
 
     rainy = (hazy * (1 - alpha) + layer).clamp(0, 1)
-    has_noise = share(recipe.noise)
+    has_noise = share(torch.where(dry, recipe.dry_noise, recipe.noise))
     noisy = rainy.clone()
     if bool(has_noise.any()):
         noisy[has_noise] = apply_noise(rainy[has_noise], generator)

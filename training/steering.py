@@ -23,15 +23,17 @@ from training.instructions import LIGHTLY_KEEPS, Request, attributes_of
 from training.rain import Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
 
-PLAIN = RainRecipe(clean=0, light=0, heavy=0, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
+PLAIN = RainRecipe(
+    clean=0, light=0, heavy=0, layered=0, screen=0, alpha=0, haze=0, noise=0, dry_haze=0, dry_noise=0, jpeg=0
+)
 
 DEGRADATIONS: dict[str, RainRecipe] = {
     "light rain": RainRecipe(**{**asdict(PLAIN), "light": 1}),
     "heavy rain": RainRecipe(**{**asdict(PLAIN), "heavy": 1}),
     "real layers": RainRecipe(**{**asdict(PLAIN), "layered": 1}),
     "rain and haze": RainRecipe(**{**asdict(PLAIN), "light": 1, "haze": 1}),
-    "haze": RainRecipe(**{**asdict(PLAIN), "clean": 1, "haze": 1}),
-    "noise": RainRecipe(**{**asdict(PLAIN), "clean": 1, "noise": 1}),
+    "haze": RainRecipe(**{**asdict(PLAIN), "clean": 1, "dry_haze": 1}),
+    "noise": RainRecipe(**{**asdict(PLAIN), "clean": 1, "dry_noise": 1}),
     "clean": RainRecipe(**{**asdict(PLAIN), "clean": 1}),
 }
 RAINY = ("light rain", "heavy rain", "real layers")

@@ -34,6 +34,7 @@ from model.prompts import Prompt
 from model.weights import build_network, read_state
 from training.captions import await_captions, caption_pairs, read_captions
 from training.descriptions import canonical
+from training.grow import grow
 from training.instructions import Instructed, Mixture, attributes_of, instruct
 from training.muon import Muon
 from training.pairs import PairedSet
@@ -64,7 +65,8 @@ class TrainConfig:
     text: bool = True
     """False trains R and M with the null token alone: a warm start, or the twin without text."""
     start_from: str | None = None
-    """A run's `last.pt`, whose averaged weights this one starts with, or a checkpoint folder."""
+    """A run's `last.pt`, whose averaged weights this one starts with, or a checkpoint folder. A narrower
+    network of the same depth is grown into."""
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
@@ -504,19 +506,29 @@ def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
 
 
 def start(network: TVIDerain, source: Path) -> None:
-    """Puts in the averaged weights of a run's `last.pt`, or those of a checkpoint folder."""
+    """Puts in the averaged weights of a run's `last.pt`, or those of a checkpoint folder; those of a narrower
+    network are grown into.
+    """
     if source.is_dir():
-        network.load_state_dict(read_state(source, read_config(source, NETWORK)), strict=False)
+        described = read_config(source, NETWORK)
+        architecture, state = described["network"], read_state(source, described)
     else:
-        load_averaged(network, torch.load(source, map_location="cpu", weights_only=True))
+        saved: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+        architecture, state = saved["architecture"], averaged_state(saved)
+    config = NetworkConfig.from_dict(architecture)
+    if config.restoration == network.config.restoration:
+        network.load_state_dict(state, strict=False)
+    else:
+        grow(network, state, config)
 
 
-def load_averaged(network: TVIDerain, saved: dict[str, Any]) -> None:
+def averaged_state(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The averaged parameters of a `last.pt` by name."""
+    return dict(zip(saved["names"], saved["average"], strict=True))
+
+
+def load_averaged(network: TVIDerain, saved: Mapping[str, Any]) -> None:
     """Puts a checkpoint's averaged weights into a network; parameters that only one of both has stay as they
     are.
     """
-    averaged = dict(zip(saved["names"], saved["average"], strict=True))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name in averaged:
-                parameter.copy_(averaged[name])
+    network.load_state_dict(averaged_state(saved), strict=False)
