@@ -40,6 +40,7 @@ from training.muon import Muon
 from training.pairs import PairedSet
 from training.published import read_training_data, training_caption, training_sets
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
+from training.revive import revive
 from training.scenes import TrainingData, random_crops
 
 
@@ -67,6 +68,8 @@ class TrainConfig:
     start_from: str | None = None
     """A run's `last.pt`, whose averaged weights this one starts with, or a checkpoint folder. A narrower
     network of the same depth is grown into."""
+    revive: bool = False
+    """Units of `start_from` that have died begin anew."""
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
@@ -231,6 +234,14 @@ class Batches:
             step += 1
 
 
+def first_samples(batches: Batches, count: int = 16) -> Iterator[tuple[Tensor, list[Prompt]]]:
+    """Rainy images and prompts of the first batches of a run."""
+    stage = batches.config.stage(0)
+    for step in range(count):
+        rainy, wanted = batches.make(step, batches.crops(step, stage))
+        yield rainy.contiguous(memory_format=torch.channels_last), wanted.prompts
+
+
 def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
     """A given pair as the synthesiser would describe it; its layer is the positive difference."""
     layer = (rainy - clean).clamp(min=0).mean(1, keepdim=True)
@@ -335,6 +346,10 @@ def train(
     step, seconds = 0, 0.0
     if config.start_from is not None and not last.exists():
         start(network, Path(config.start_from))
+        if config.revive:
+            # the same on all processes: those of the first one's batches
+            revived = revive(network, first_samples(Batches(data, config, device, rank=0)))
+            tqdm.write(f"{revived} units begin anew")
     average = [p.detach().clone() for p in learned]
     if last.exists():
         saved = torch.load(last, map_location=device, weights_only=True)
