@@ -9,7 +9,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,13 +128,22 @@ class BatchQueue(Generic[Payload, Result]):
     Args:
         batch_pixels: padded pixels in one batch at most; a single larger image still makes a batch of its
             own.
+        costs: by model, how many times as long as the default model's its pixels take; 1 where none is given.
+            Pixels are counted here as so many of the default model's.
         clock: monotonic seconds.
     """
 
-    def __init__(self, *, batch_pixels: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        batch_pixels: int,
+        costs: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if batch_pixels < 1:
             raise ValueError("batch_pixels must be positive")
         self.batch_pixels = batch_pixels
+        self.costs = costs or {}
         self.throughput = Throughput()
         self._clock = clock
         self._order = itertools.count()
@@ -146,6 +155,10 @@ class BatchQueue(Generic[Payload, Result]):
         self._busy_seconds = 0.0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
+
+    def weigh(self, model: str, pixels: int) -> int:
+        """How many pixels of the default model take as long as these of another."""
+        return max(1, round(pixels * self.costs.get(model, 1.0)))
 
     @property
     def images(self) -> int:
@@ -160,10 +173,7 @@ class BatchQueue(Generic[Payload, Result]):
             if self._running_pixels:
                 whole = self.throughput.overhead + self.throughput.seconds(self._running_pixels)
                 running = max(0.0, whole - (self._clock() - self._running_since))
-            batches = sum(
-                math.ceil(len(entries) / max(1, self.batch_pixels // key.pixels))
-                for key, entries in self._waiting.items()
-            )
+            batches = sum(math.ceil(len(entries) / self._room(key)) for key, entries in self._waiting.items())
             return self.throughput.seconds(self._pixels) + batches * self.throughput.overhead + running
 
     def seconds(self, pixels: int) -> float:
@@ -192,7 +202,7 @@ class BatchQueue(Generic[Payload, Result]):
                 entry.queued_at = now
                 self._waiting.setdefault(entry.key, {})[entry.order] = entry
                 self._images += 1
-                self._pixels += entry.key.pixels
+                self._pixels += self._weight(entry.key)
             self._changed.notify()
         for entry in entries:
             # by key and order: an entry that its own reply referred to would outlive its request
@@ -213,7 +223,7 @@ class BatchQueue(Generic[Payload, Result]):
             while True:
                 batch = self._form()
                 if batch:
-                    self._running_pixels = sum(entry.key.pixels for entry in batch)
+                    self._running_pixels = len(batch) * self._weight(batch[0].key)
                     self._running_since = self._clock()
                     return batch
                 if self._closed:
@@ -238,11 +248,17 @@ class BatchQueue(Generic[Payload, Result]):
             if entry.reply.set_running_or_notify_cancel():
                 entry.reply.set_exception(error)
 
+    def _weight(self, key: BatchKey) -> int:
+        return self.weigh(key.model, key.pixels)
+
+    def _room(self, key: BatchKey) -> int:
+        return max(1, self.batch_pixels // self._weight(key))
+
     def _form(self) -> list[Entry[Payload, Result]]:
         batch: list[Entry[Payload, Result]] = []
         while not batch and self._waiting:
             key = min(self._waiting, key=lambda key: next(iter(self._waiting[key])))
-            room = max(1, self.batch_pixels // key.pixels)
+            room = self._room(key)
             for entry in list(self._waiting[key].values()):
                 self._remove(entry)
                 if self._start(entry):
@@ -267,7 +283,7 @@ class BatchQueue(Generic[Payload, Result]):
         if not entries:
             del self._waiting[entry.key]
         self._images -= 1
-        self._pixels -= entry.key.pixels
+        self._pixels -= self._weight(entry.key)
 
     def _forget(self, key: BatchKey, order: int) -> None:
         """Take a cancelled entry out at once, so that it no longer counts as waiting."""

@@ -223,13 +223,15 @@ def _load(
     if settings.captioner is not None:
         captioner = Captioner(settings.captioner, settings.captioner_pretrained, settings.device)
         captioner.load()
-    queue: RestorationQueue = BatchQueue(batch_pixels=1)
+    calibrations = {name: calibrate(restorer) for name, restorer in restorers.items()}
+    usual = calibrations[default]
+    queue: RestorationQueue = BatchQueue(
+        batch_pixels=settings.batch_pixels or usual.batch_pixels,
+        costs={name: usual.pixels_per_second / one.pixels_per_second for name, one in calibrations.items()},
+    )
+    queue.throughput.overhead = usual.overhead
+    queue.throughput.observe(round(usual.pixels_per_second), 1.0 + usual.overhead)
     for name, restorer in restorers.items():
-        calibration = calibrate(restorer)
-        if name == default:
-            queue.batch_pixels = settings.batch_pixels or calibration.batch_pixels
-            queue.throughput.overhead = calibration.overhead
-            queue.throughput.observe(round(calibration.pixels_per_second), 1.0 + calibration.overhead)
         precision = str(restorer.precision).removeprefix("torch.")
         metrics.model_info.labels(name, str(restorer.device), precision, str(restorer.parameters)).set(1)
         logger.info("%s is ready on %s in %s", name, restorer.device, precision)

@@ -162,12 +162,14 @@ class Metrics:
         )
         self.batch_pixels_limit = Gauge(
             "derain_batch_pixels_limit",
-            "Most padded pixels in one batch of several; halved when memory runs out.",
+            "Most padded pixels in one batch of several, in pixels of the default model; halved when memory "
+            "runs out.",
             registry=self.registry,
         )
         self.throughput = Gauge(
             "derain_throughput_pixels_per_second",
-            "Measured speed of the device while it works, from which the backlog is reckoned.",
+            "Measured speed of the device while it works, in pixels of the default model; the backlog is "
+            "reckoned from it.",
             registry=self.registry,
         )
         self.inflight_requests = Gauge(

@@ -308,7 +308,7 @@ class Pipeline:
         started = time.perf_counter()
         restorer = self.restorer(order.model)
         pixels = await self._make_room(order.images, order.formats, ticket)
-        ticket.add_pixels(pixels, deadline.left)
+        ticket.add_pixels(self._queue.weigh(restorer.name, pixels), deadline.left)
 
         prepared = await self._each(
             range(len(order.images)), lambda index: self._prepare(order, index, restorer)

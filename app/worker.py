@@ -236,7 +236,8 @@ class DeviceWorker:
             if is_out_of_memory(error):
                 self.out_of_memory += 1
                 self._batch_pixels = max(self._batch_pixels, self._queue.batch_pixels)
-                self._queue.batch_pixels = max(key.pixels, self._queue.batch_pixels // 2)
+                one = self._queue.weigh(key.model, key.pixels)
+                self._queue.batch_pixels = max(one, self._queue.batch_pixels // 2)
                 self._regrow_at = time.monotonic() + REGROW_SECONDS
                 logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
             elif not self._networks[key.model].healthy():
@@ -253,7 +254,7 @@ class DeviceWorker:
                 self._fail(entries[0], RestorationError("the network failed on this image"))
             return
         finished = attempt.finished
-        self._queue.throughput.observe(pixels, attempt.seconds)
+        self._queue.throughput.observe(self._queue.weigh(key.model, pixels), attempt.seconds)
         self._on_batch(len(entries), pixels)
         for entry, image in zip(entries, images, strict=True):
             entry.payload.span.finished = finished

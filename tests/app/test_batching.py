@@ -106,6 +106,18 @@ class TestForming:
         clock.now += 1.5
         assert queue.take()[0].queue_seconds == 1.5
 
+    def test_images_of_a_slower_model_weigh_more(self, clock: Clock) -> None:
+        queue = BatchQueue[str, str](batch_pixels=800, costs={"m": 4.0}, clock=clock)
+        queue.throughput.observe(100, 1.0)
+        queue.put(entries(OTHER_MODEL, "a", "b", "c"))
+        queue.put(entries(SMALL, "d"))
+        assert queue.backlog_seconds == 4 + 4 + 4 + 1
+        assert names(queue.take()) == ["a", "b"]
+        clock.now += 3
+        assert queue.backlog_seconds == 8 - 3 + 4 + 1
+        assert names(queue.take()) == ["c"]
+        assert names(queue.take()) == ["d"]
+
     def test_a_budget_of_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="batch_pixels"):
             BatchQueue(batch_pixels=0)
