@@ -223,11 +223,18 @@ def train(
         bool, typer.Option("--text/--no-text", help="Train with prompts, or the twin that hears nothing.")
     ] = True,
     start_from: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Start with a run's last.pt or a checkpoint folder.")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Start with a run's last.pt or a checkpoint folder, a narrower one too."
+        ),
     ] = None,
+    revive: Annotated[
+        bool, typer.Option("--revive", help="Let units of --start-from that have died begin anew.")
+    ] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Export in float16: half the bytes.")] = False,
     seed: Annotated[int, typer.Option(help="Data and initial weights follow from it.")] = 0,
     crop: Annotated[int | None, typer.Option(min=16, help="One crop size instead of three stages.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops per step with --crop.")] = 8,
@@ -263,6 +270,7 @@ def train(
         weights=str(weights),
         text=text,
         start_from=None if start_from is None else str(start_from),
+        revive=revive,
         steps=steps,
         minutes=minutes,
         seed=seed,
@@ -279,7 +287,7 @@ def train(
     try:
         run(config, data, out_dir)
         if export is not None:
-            export_run(out_dir, export, weights=weights)
+            export_run(out_dir, export, weights=weights, half=half)
     except (CheckpointError, DataError) as error:
         raise SystemExit(str(error)) from None
 

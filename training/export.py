@@ -13,13 +13,14 @@ from model.weights import build_network, export_network, parameter_count
 from training.train import load_averaged
 
 
-def export_run(run: Path, folder: Path, *, weights: Path) -> int:
+def export_run(run: Path, folder: Path, *, weights: Path, half: bool = False) -> int:
     """Writes the averaged weights of a run as a checkpoint folder; an existing model card is left alone.
 
     Args:
         run: the folder with `last.pt` and `config.json`.
         folder: the checkpoint folder to write, for example `weights/tvi-derain-s`.
         weights: where the compact CLIP is that the run was trained with.
+        half: write float16.
 
     Returns:
         The number of parameters written.
@@ -33,5 +34,5 @@ def export_run(run: Path, folder: Path, *, weights: Path) -> int:
         "steps": saved["step"],
         "minutes": round(saved["seconds"] / 60, 1),
     }
-    export_network(folder, network, weights=weights, description=description)
+    export_network(folder, network, weights=weights, description=description, half=half)
     return parameter_count(network)

@@ -5,7 +5,7 @@ import { listen } from "./intake.js";
 import { Panel } from "./panel.js";
 import { FORMATS, restoredName } from "./pictures.js";
 import { words } from "./problems.js";
-import { hasKey } from "./service.js";
+import { hasKey, models } from "./service.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
 import { downloadZip } from "./vendor/client-zip.js";
@@ -59,18 +59,33 @@ session.addEventListener("change", ({ detail: job }) => {
 listen({
   take: (files) => {
     get("refusal").textContent = "";
-    session.add(files, sentence());
+    session.add(files, wish());
   },
   refuse: (text) => (get("refusal").textContent = text),
 });
 
-function sentence() {
-  return get("sentence").value.trim().replace(/\s+/g, " ");
+/** What is to be done with a photograph, as {prompt, model}. */
+function wish() {
+  return { prompt: get("sentence").value.trim().replace(/\s+/g, " "), model: get("model").value };
 }
+
+/** Let the network be chosen, where there is more than one. */
+async function offerModels() {
+  const found = await models().catch(() => []); // whoever needs a key is asked for it with the first photograph
+  const options = found.map(({ name, default: usual, parameters }) => {
+    const millions = (parameters / 1e6).toFixed(1);
+    return new Option(`${name}, ${millions} million weights${usual ? " (usual)" : ""}`, usual ? "" : name, usual, usual);
+  });
+  get("model").replaceChildren(...options);
+  get("network").hidden = options.length < 2;
+}
+
+offerModels();
+get("key-form").addEventListener("submit", offerModels);
 
 get("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (session.current) session.add([session.current.file], sentence());
+  if (session.current) session.add([session.current.file], wish());
   else get("files").click();
 });
 get("sentence-hint").addEventListener("click", ({ target }) => {

@@ -36,10 +36,11 @@ export class Problem extends Error {
  * @param onSent called with the share of the upload that has been sent, 0 to 1
  * @returns {blob, type, prompt, model, timings, scores}; timings in milliseconds, `scores` null where the prompt was given
  */
-export async function derain(file, { prompt, format, signal, onSent }) {
+export async function derain(file, { prompt, model, format, signal, onSent }) {
   const form = new FormData();
   form.append("image", file, file.name);
   if (prompt) form.append("prompt", prompt);
+  if (model) form.append("model", model);
   if (format) form.append("format", format);
   const answer = await post("derain", form, { accept: "image/*", signal, onSent });
   return {
@@ -58,6 +59,18 @@ export async function perceive(file, { signal } = {}) {
   form.append("image", file, file.name);
   const answer = await post("perceive", form, { accept: "application/json", signal });
   return JSON.parse(await answer.blob.text());
+}
+
+/** The networks to choose from, as GET /models tells them: [{name, default, ...}]. */
+export async function models() {
+  const response = await got("models");
+  if (!response.ok) throw await problemOf(response.status, await response.blob(), (name) => response.headers.get(name));
+  return (await response.json()).models;
+}
+
+function got(path) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  return fetch(address(path), { headers, cache: "no-store" });
 }
 
 function serverTiming(header) {
@@ -116,8 +129,7 @@ async function unanswered(file) {
     return new Problem("unreadable-file");
   }
   try {
-    const headers = key ? { Authorization: `Bearer ${key}` } : {};
-    const response = await fetch(address("models"), { headers, cache: "no-store" });
+    const response = await got("models");
     if (response.ok) return new Problem("connection-lost");
     return await problemOf(response.status, await response.blob(), (name) => response.headers.get(name));
   } catch {

@@ -6,7 +6,7 @@ import { Problem, derain, perceive } from "./service.js";
 const AT_ONCE = 2; // photographs on their way; the others wait, and the service batches these
 
 /**
- * One photograph with one sentence.
+ * One photograph with one sentence, and the network that is to restore it ("": the service's usual one).
  *
  * `state`: waiting, sending, working, done or failed. `answer` is what is shown, `answers` holds it and the
  * same in other formats, by what was asked for ("": as it came). `shown`: whether the browser shows the
@@ -21,14 +21,15 @@ class Job {
   readyAt = 0; // performance.now() from which another try makes sense
   answer = null;
   answers = new Map();
-  asked = null; // {prompt, format} of what is shown
+  asked = null; // {prompt, model, format} of what is shown
   perception = { state: "unknown" }; // unknown, asking, known with scores, or failed with problem
   picture = null; // ImageBitmap
   #url = null;
 
-  constructor(file, prompt) {
+  constructor(file, { prompt, model }) {
     this.file = file;
     this.prompt = prompt;
+    this.model = model;
   }
 
   get name() {
@@ -43,9 +44,9 @@ class Job {
     return ["waiting", "sending", "working"].includes(this.state);
   }
 
-  isOf(file, prompt) {
+  isOf(file, { prompt, model }) {
     const same = ["name", "size", "lastModified"].every((property) => this.file[property] === file[property]);
-    return same && this.prompt === prompt;
+    return same && this.prompt === prompt && this.model === model;
   }
 }
 
@@ -55,12 +56,12 @@ export class Session extends EventTarget {
   current = null;
   format = ""; // that photographs are asked for in; "": as they came
 
-  /** Restore photographs with this sentence. What is there already, or on its way, is not asked for twice. */
-  add(files, prompt) {
+  /** Restore photographs as wished, {prompt, model}. What is there already, or on its way, is not asked for twice. */
+  add(files, wish) {
     const jobs = [...files].map((file) => {
-      const known = this.jobs.find((job) => job.isOf(file, prompt) && job.state !== "failed");
+      const known = this.jobs.find((job) => job.isOf(file, wish) && job.state !== "failed");
       if (known) return known;
-      const job = new Job(file, prompt);
+      const job = new Job(file, wish);
       this.jobs.push(job);
       return job;
     });
@@ -101,7 +102,7 @@ export class Session extends EventTarget {
     const ready = job.answers.get(format) ?? [...job.answers.values()].find((answer) => answer.type === type);
     if (ready) return ready;
     // the sentence that was used, so that it is the same picture
-    const answer = await derain(job.file, { prompt: job.answer.prompt, format });
+    const answer = await derain(job.file, { prompt: job.answer.prompt, model: job.model, format });
     job.answers.set(format, answer);
     return answer;
   }
@@ -148,6 +149,7 @@ export class Session extends EventTarget {
       const format = this.format || (job.shown ? "" : (PREVIEWS[job.kind] ?? ""));
       const answer = await derain(job.file, {
         prompt: job.prompt,
+        model: job.model,
         format,
         signal: job.abort.signal,
         onSent: (share) => {
@@ -157,7 +159,7 @@ export class Session extends EventTarget {
         },
       });
       job.answer = answer;
-      job.asked = { prompt: job.prompt, format };
+      job.asked = { prompt: job.prompt, model: job.model, format };
       job.answers.set(format, answer);
       job.state = "done";
       if (answer.scores) this.#perceived(job, answer.scores);

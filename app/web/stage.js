@@ -40,7 +40,10 @@ export class Stage {
       get("key").value = "";
       session.retryRefused();
     });
-    get("anyway").addEventListener("click", () => session.add([session.current.file], "remove the rain"));
+    get("anyway").addEventListener("click", () => {
+      const { file, model } = session.current;
+      session.add([file], { prompt: "remove the rain", model });
+    });
   }
 
   /** Show the session's current job as it is now. */

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from io import BytesIO
 from pathlib import Path
 from zipfile import ZipFile
@@ -19,7 +19,11 @@ from PIL import Image
 from playwright.sync_api import Page, Request, expect
 
 from app import heic
+from app.main import create_app
+from app.settings import Settings
+from model.checkpoint_folders import default_weights_dir
 from tests.browser.conftest import CAT, COFFEE, Open, restored
+from tests.service.conftest import running
 
 Write = Callable[..., Path]
 
@@ -180,6 +184,39 @@ class TestSentences:
         expect(page.locator("#note-text")).to_contain_text("It saw no rain")
         page.get_by_role("button", name="Remove the rain anyway").click()
         expect(page.locator("#said")).to_have_text("remove the rain")
+
+
+@pytest.fixture(scope="class")
+def two_networks_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """A service with the shipped small network under two names."""
+    weights, shipped = tmp_path_factory.mktemp("weights"), default_weights_dir()
+    for name, of in (("degradation-clip",) * 2, ("tvi-derain-s",) * 2, ("other", "tvi-derain-s")):
+        (weights / name).symlink_to(shipped / of)
+    with running(create_app(Settings(weights_dir=weights))) as url:
+        yield url
+
+
+class TestNetworks:
+    def test_another_network_can_be_chosen(self, visit: Open, two_networks_url: str) -> None:
+        page = visit(two_networks_url)
+        options = page.locator("#model option")
+        expect(options).to_have_count(2)
+        assert (options.nth(0).text_content() or "").startswith("other, 2.1 million weights")
+        expect(page.get_by_label("Network")).to_have_value("")
+        page.locator("#files").set_input_files(CAT)
+        restored(page)
+        expect(page.locator("#facts")).to_contain_text("tvi-derain-s")
+        expect(page.locator("#curl")).not_to_contain_text("model=")
+
+        page.get_by_label("Network").select_option("other")
+        page.get_by_role("button", name="Restore again").click()
+        expect(page.locator("#facts")).to_contain_text("other")
+        expect(page.locator("#curl")).to_contain_text("-F model=other")
+        expect(page.locator("#jobs li[data-state=done]")).to_have_count(2)
+
+    def test_where_there_is_one_there_is_nothing_to_choose(self, visit: Open, strict_url: str) -> None:
+        page = visit(strict_url)  # who may not even ask what there is sees nothing of it either
+        expect(page.locator("#network")).to_be_hidden()
 
 
 class TestResult:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint_folders import (
@@ -21,7 +23,11 @@ from model.checkpoint_folders import (
 )
 from model.config import PRESETS
 from model.network import TVIDerain
+from model.prompts import Prompt
+from model.restorer import Restorer
 from model.weights import build_network, export_network, load_network, parameter_count
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,24 @@ def test_a_written_network_is_read_back_exactly(made: tuple[Path, TVIDerain]):
     written, read = network.state_dict(), loaded.state_dict()
     assert written.keys() == read.keys()
     assert all(torch.equal(written[name], read[name]) for name in written)
+
+
+def test_half_the_bytes_restore_the_same_picture(weights: Path, tmp_path: Path):
+    shutil.copytree(weights / "degradation-clip", tmp_path / "degradation-clip")
+    shipped = weights / "tvi-derain-s"
+    network = load_network(shipped, read_config(shipped, NETWORK))
+    export_network(tmp_path / "half", network, weights=tmp_path, half=True)
+    size = (tmp_path / "half" / "model.safetensors").stat().st_size
+    assert size < 0.51 * (shipped / "model.safetensors").stat().st_size
+    whole, half = (
+        Restorer.from_checkpoint(folder, device="cpu", precision="float32")
+        for folder in (shipped, tmp_path / "half")
+    )
+    with Image.open(next((ROOT / "tests/data/pairs/input").glob("coffee*.jpg"))) as image:
+        rainy = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+    prompt = [Prompt(degradation="a photo with heavy rain streaks")]
+    difference = whole.restore([rainy], prompt)[0].int() - half.restore([rainy], prompt)[0].int()
+    assert difference.abs().max() <= 1
 
 
 def test_the_frozen_tower_is_stored_once(made: tuple[Path, TVIDerain]):
