@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,15 @@ from app.cli import cli
 from app.cli.interrupts import Interrupts
 
 COUNT = 60  # on the fastest machine they take longer than a signal needs
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Generator[None]:
+    """SIGINT as in a shell's foreground: what a script starts with `&` begins deaf to it, and so does all that
+    is started by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

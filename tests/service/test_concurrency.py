@@ -233,7 +233,8 @@ def test_who_cannot_be_served_in_time_is_told_before_the_upload(
         assert (hasty.status_code, hasty.json()["type"]) == (503, "urn:derain:problem:overloaded")
         assert 1 <= int(hasty.headers["retry-after"]) <= 30
         assert metric(client, 'derain_rejected_total{reason="backlog"}') == 1
-        assert metric(client, 'derain_requests_total{endpoint="/derain",status="503"}') == 1
+        # counted once the rest of its upload was read
+        wait_until(lambda: metric(client, 'derain_requests_total{endpoint="/derain",status="503"}') == 1)
         assert [answer.result().status_code for answer in patient] == [200, 200]
 
 

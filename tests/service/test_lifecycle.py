@@ -76,7 +76,7 @@ def test_sigterm_under_load_finishes_what_was_admitted(
     make_image: Make, encode: Encode, decode: Decode
 ) -> None:
     image = encode(make_image(1, 1000, 750))
-    with process() as service, ThreadPoolExecutor(12) as clients:
+    with process(deadline_seconds="300") as service, ThreadPoolExecutor(12) as clients:
         url = service.url()
         assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
 
