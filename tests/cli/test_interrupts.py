@@ -20,8 +20,8 @@ COUNT = 60  # on the fastest machine they take longer than a signal needs
 
 @pytest.fixture(autouse=True)
 def heard() -> Generator[None]:
-    """SIGINT as in a shell's foreground: what a script starts with `&` begins deaf to it, and so does all that
-    is started by it."""
+    """SIGINT as in a shell's foreground: what a script starts with `&` begins deaf to it, and so does all
+    that it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
