@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         images.set_up_codecs(settings.max_image_pixels)
+        memory.keep_fewer_convolutions()
         if settings.keep_freed_memory:
             memory.keep_freed_memory()
         with ThreadPoolExecutor(1, "loader") as loader:

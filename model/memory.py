@@ -1,8 +1,10 @@
-"""How the C library keeps freed memory, which decides how fast a network with large activations runs."""
+"""What is kept of freed memory, which decides how fast a network with large activations runs, and of what was
+compiled for sizes that are gone."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 LARGEST_KEPT = 32 * 1024 * 1024
@@ -10,6 +12,9 @@ LARGEST_KEPT = 32 * 1024 * 1024
 
 KEPT = 256 * 1024 * 1024
 """Bytes of freed memory at the heap's end beyond which it is given back."""
+
+KEPT_CONVOLUTIONS = 128
+"""For how many convolutions PyTorch keeps what it prepared, one of each layer and size."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3), from glibc's malloc.h."""
@@ -31,3 +36,12 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, KEPT))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def keep_fewer_convolutions() -> None:
+    """Lets PyTorch keep `KEPT_CONVOLUTIONS` prepared ones instead of 1024, unless LRU_CACHE_CAPACITY is set.
+
+    Each holds memory, in bfloat16 above all, and oneDNN keeps the code besides. To be called before the first
+    convolution.
+    """
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(KEPT_CONVOLUTIONS))

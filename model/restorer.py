@@ -27,6 +27,10 @@ CPU_TILE = 592
 largest activations (64 channels of float32 over a quarter of 720x720) would be more than
 `memory.LARGEST_KEPT`."""
 
+LENGTH_STEP = 8
+"""Token features are padded to a multiple of so many: in bfloat16 a CPU compiles code for every length and
+size that it meets, and keeps it (10 MB for a length at 256x256)."""
+
 TILE = 1024
 """The same on a GPU, and for networks with a statistic over the image, where a tile is not as the whole."""
 
@@ -251,7 +255,7 @@ class Restorer:
                     self._prompts[prompt] = found[prompt]
                 while len(self._prompts) > self._cached_prompts:
                     self._prompts.popitem(last=False)
-        return pad_features([found[p] for p in prompts])
+        return pad_features([found[p] for p in prompts], LENGTH_STEP)
 
     def _run(self, batch: Tensor, features: TextFeatures) -> Tensor:
         """(B, 3, H, W) -> the same type, once more in float32 if the result is not finite."""

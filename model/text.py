@@ -176,8 +176,11 @@ class NoText(nn.Module):
         return TextFeatures(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
 
 
-def pad_features(sequences: Sequence[Tensor]) -> TextFeatures:
-    """Token features (T_i, D) of single prompts, zero-padded to one batch."""
+def pad_features(sequences: Sequence[Tensor], multiple: int = 1) -> TextFeatures:
+    """Token features (T_i, D) of single prompts, zero-padded to one batch, of a length that is a multiple of
+    this.
+    """
     lengths = torch.tensor([len(s) for s in sequences], device=sequences[0].device)
     tokens = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+    tokens = F.pad(tokens, (0, 0, 0, -tokens.shape[1] % multiple))
     return TextFeatures(tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])

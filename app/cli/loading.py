@@ -73,9 +73,10 @@ def choose_model(settings: "Settings", name: str | None, device: str) -> str:
 def load_restorer(settings: "Settings", name: str, device: str) -> "Restorer":
     """The restorer of this name."""
     from model.checkpoint_folders import CheckpointError
-    from model.memory import keep_freed_memory
+    from model.memory import keep_fewer_convolutions, keep_freed_memory
     from model.restorer import Restorer
 
+    keep_fewer_convolutions()
     if settings.keep_freed_memory:
         keep_freed_memory()
     try:

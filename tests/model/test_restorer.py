@@ -191,6 +191,23 @@ def test_encoded_prompts_are_cached(own: Restorer, rainy: Tensor):
     assert (info.hits, info.misses, info.currsize) == (1, 2, 2)
 
 
+def test_sentences_of_many_lengths_need_code_for_few(own: Restorer, rainy: Tensor):
+    """And what they are padded with says nothing."""
+    sentence = "a photo with heavy rain streaks slanting to the left over an old town"
+    ends = [at for at, letter in enumerate(sentence) if letter == " "]
+    prompts = [Prompt(degradation=sentence[:end]) for end in ends]
+    features = [own.encode([prompt]) for prompt in prompts]
+    assert len({int(one.mask.sum()) for one in features}) > 10
+    assert {one.tokens.shape[1] for one in features} <= {8, 16, 24}
+    assert own.text is not None
+    exact = own.text.encode(prompts[3:4])
+    with torch.inference_mode():
+        batch = rainy[None].float() / 255
+        padded, unpadded = (own.network(batch, one.tokens, one.mask) for one in (features[3], exact))
+    assert exact.tokens.shape != features[3].tokens.shape
+    torch.testing.assert_close(padded, unpadded, atol=1e-5, rtol=0)
+
+
 def test_the_cache_forgets_the_least_recently_used(weights: Path):
     restorer = build(weights, cached_prompts=2)
     for text in ("rain", "haze", "rain", "noise", "rain", "haze"):
@@ -203,7 +220,7 @@ def test_a_cached_prompt_means_what_it_meant(own: Restorer):
     first = own.encode([HEAVY])
     own.encode([UNCHANGED])
     again = own.encode([UNCHANGED, HEAVY])
-    assert torch.equal(again.tokens[1][again.mask[1]], first.tokens[0])
+    assert torch.equal(again.tokens[1][again.mask[1]], first.tokens[0][first.mask[0]])
 
 
 def test_perceived_probabilities_and_prompt(shipped: Restorer, rainy: Tensor):
