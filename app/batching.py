@@ -128,8 +128,8 @@ class BatchQueue(Generic[Payload, Result]):
     Args:
         batch_pixels: padded pixels in one batch at most; a single larger image still makes a batch of its
             own.
-        costs: by model, how many times as long as the default model's its pixels take; 1 where none is given.
-            Pixels are counted here as so many of the default model's.
+        throughput: speed of the usual model.
+        speeds: of models that have one of their own.
         clock: monotonic seconds.
     """
 
@@ -137,28 +137,36 @@ class BatchQueue(Generic[Payload, Result]):
         self,
         *,
         batch_pixels: int,
-        costs: Mapping[str, float] | None = None,
+        throughput: Throughput | None = None,
+        speeds: Mapping[str, Throughput] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if batch_pixels < 1:
             raise ValueError("batch_pixels must be positive")
         self.batch_pixels = batch_pixels
-        self.costs = costs or {}
-        self.throughput = Throughput()
+        self.throughput = throughput or Throughput()
+        self._speeds = speeds or {}
         self._clock = clock
         self._order = itertools.count()
         self._waiting: dict[BatchKey, dict[int, Entry[Payload, Result]]] = {}
         self._images = 0
-        self._pixels = 0
-        self._running_pixels = 0
+        self._running: BatchKey | None = None
+        self._running_images = 0
         self._running_since = 0.0
         self._busy_seconds = 0.0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
 
+    def speed(self, model: str) -> Throughput:
+        """The measured speed of a model."""
+        return self._speeds.get(model, self.throughput)
+
     def weigh(self, model: str, pixels: int) -> int:
-        """How many pixels of the default model take as long as these of another."""
-        return max(1, round(pixels * self.costs.get(model, 1.0)))
+        """How many pixels of the usual model take as long as these of another."""
+        own = self.speed(model)
+        if own is self.throughput or own.pixels_per_second == 0.0:
+            return pixels
+        return max(1, round(pixels * self.throughput.pixels_per_second / own.pixels_per_second))
 
     @property
     def images(self) -> int:
@@ -169,22 +177,23 @@ class BatchQueue(Generic[Payload, Result]):
     def backlog_seconds(self) -> float:
         """Seconds, by measured throughput, until everything waiting and running now is done."""
         with self._changed:
-            running = 0.0
-            if self._running_pixels:
-                whole = self.throughput.overhead + self.throughput.seconds(self._running_pixels)
-                running = max(0.0, whole - (self._clock() - self._running_since))
-            batches = sum(math.ceil(len(entries) / self._room(key)) for key, entries in self._waiting.items())
-            return self.throughput.seconds(self._pixels) + batches * self.throughput.overhead + running
+            left = 0.0
+            if self._running is not None:
+                whole = self._seconds(self._running, self._running_images, batches=1)
+                left = max(0.0, whole - (self._clock() - self._running_since))
+            for key, entries in self._waiting.items():
+                left += self._seconds(key, len(entries), batches=math.ceil(len(entries) / self._room(key)))
+            return left
 
     def seconds(self, pixels: int) -> float:
-        """How long so many pixels will take, in batches that are full."""
+        """How long so many pixels of the usual model will take, in batches that are full."""
         return self.throughput.seconds(pixels) + self.throughput.overhead * pixels / self.batch_pixels
 
     @property
     def busy_seconds(self) -> float:
         """Seconds so far in which the taker had a batch."""
         with self._changed:
-            running = self._clock() - self._running_since if self._running_pixels else 0.0
+            running = self._clock() - self._running_since if self._running is not None else 0.0
             return self._busy_seconds + running
 
     def put(self, entries: Sequence[Entry[Payload, Result]]) -> None:
@@ -202,7 +211,6 @@ class BatchQueue(Generic[Payload, Result]):
                 entry.queued_at = now
                 self._waiting.setdefault(entry.key, {})[entry.order] = entry
                 self._images += 1
-                self._pixels += self._weight(entry.key)
             self._changed.notify()
         for entry in entries:
             # by key and order: an entry that its own reply referred to would outlive its request
@@ -219,11 +227,11 @@ class BatchQueue(Generic[Payload, Result]):
         """
         with self._changed:
             self._busy_seconds = self.busy_seconds
-            self._running_pixels = 0
+            self._running = None
             while True:
                 batch = self._form()
                 if batch:
-                    self._running_pixels = len(batch) * self._weight(batch[0].key)
+                    self._running, self._running_images = batch[0].key, len(batch)
                     self._running_since = self._clock()
                     return batch
                 if self._closed:
@@ -242,17 +250,18 @@ class BatchQueue(Generic[Payload, Result]):
             self._closed = True
             waiting = [entry for entries in self._waiting.values() for entry in entries.values()]
             self._waiting.clear()
-            self._images = self._pixels = 0
+            self._images = 0
             self._changed.notify_all()
         for entry in waiting:
             if entry.reply.set_running_or_notify_cancel():
                 entry.reply.set_exception(error)
 
-    def _weight(self, key: BatchKey) -> int:
-        return self.weigh(key.model, key.pixels)
+    def _seconds(self, key: BatchKey, images: int, *, batches: int) -> float:
+        speed = self.speed(key.model)
+        return speed.seconds(images * key.pixels) + batches * speed.overhead
 
     def _room(self, key: BatchKey) -> int:
-        return max(1, self.batch_pixels // self._weight(key))
+        return max(1, self.batch_pixels // self.weigh(key.model, key.pixels))
 
     def _form(self) -> list[Entry[Payload, Result]]:
         batch: list[Entry[Payload, Result]] = []
@@ -283,7 +292,6 @@ class BatchQueue(Generic[Payload, Result]):
         if not entries:
             del self._waiting[entry.key]
         self._images -= 1
-        self._pixels -= self._weight(entry.key)
 
     def _forget(self, key: BatchKey, order: int) -> None:
         """Take a cancelled entry out at once, so that it no longer counts as waiting."""

@@ -31,7 +31,7 @@ from app import (
     tracing,
 )
 from app.access import Access
-from app.batching import BatchQueue
+from app.batching import BatchQueue, Throughput
 from app.checkpoints import default_model, device_type
 from app.cores import usable_cores
 from app.device_memory import device_memory
@@ -225,13 +225,14 @@ def _load(
         captioner = Captioner(settings.captioner, settings.captioner_pretrained, settings.device)
         captioner.load()
     calibrations = {name: calibrate(restorer) for name, restorer in restorers.items()}
-    usual = calibrations[default]
+    speeds = {
+        name: Throughput(one.pixels_per_second, overhead=one.overhead) for name, one in calibrations.items()
+    }
     queue: RestorationQueue = BatchQueue(
-        batch_pixels=settings.batch_pixels or usual.batch_pixels,
-        costs={name: usual.pixels_per_second / one.pixels_per_second for name, one in calibrations.items()},
+        batch_pixels=settings.batch_pixels or calibrations[default].batch_pixels,
+        throughput=speeds[default],
+        speeds=speeds,
     )
-    queue.throughput.overhead = usual.overhead
-    queue.throughput.observe(round(usual.pixels_per_second), 1.0 + usual.overhead)
     for name, restorer in restorers.items():
         precision = str(restorer.precision).removeprefix("torch.")
         metrics.model_info.labels(name, str(restorer.device), precision, str(restorer.parameters)).set(1)

@@ -254,7 +254,7 @@ class DeviceWorker:
                 self._fail(entries[0], RestorationError("the network failed on this image"))
             return
         finished = attempt.finished
-        self._queue.throughput.observe(self._queue.weigh(key.model, pixels), attempt.seconds)
+        self._queue.speed(key.model).observe(pixels, attempt.seconds)
         self._on_batch(len(entries), pixels)
         for entry, image in zip(entries, images, strict=True):
             entry.payload.span.finished = finished

@@ -107,8 +107,9 @@ class TestForming:
         assert queue.take()[0].queue_seconds == 1.5
 
     def test_images_of_a_slower_model_weigh_more(self, clock: Clock) -> None:
-        queue = BatchQueue[str, str](batch_pixels=800, costs={"m": 4.0}, clock=clock)
-        queue.throughput.observe(100, 1.0)
+        queue = BatchQueue[str, str](
+            batch_pixels=800, throughput=Throughput(100), speeds={"m": Throughput(25)}, clock=clock
+        )
         queue.put(entries(OTHER_MODEL, "a", "b", "c"))
         queue.put(entries(SMALL, "d"))
         assert queue.backlog_seconds == 4 + 4 + 4 + 1

@@ -127,7 +127,7 @@ def test_an_image_that_the_network_fails_on_fails_alone(
 ) -> None:
     app = create_app(Settings(batch_pixels=2**22))
     with run_app(app) as url, ThreadPoolExecutor(6) as clients:
-        (restorer,) = app.state.pipeline.restorers.values()
+        restorer = app.state.pipeline.restorer(None)
         restore = restorer.restore
 
         def fragile(

@@ -105,7 +105,7 @@ def seen(
         )
         started = time.time()
         # so that what follows is seen as an increase
-        until(lambda: value(server, "count(derain_model_info)") == 1, "the first scrape")
+        until(lambda: value(server, "count(derain_model_info)") > 0, "the first scrape")
         restored, refused = load(client, make_image, encode)
         count = 'sum(derain_images_total{outcome="restored"})'
         until(lambda: value(server, count) == restored, "the last scrape")
