@@ -72,7 +72,8 @@ class Aim(NamedTuple):
 
 def aims() -> list[Aim]:
     """Everything that was asked for in figures."""
-    quality, shipped = runs(), list(runs().values())[-1]
+    quality = runs()
+    (shipped,) = (reached for run, reached in quality.items() if run.endswith("(shipped)"))
     found = [
         Aim(
             f"{name}, over the rainy input",
@@ -182,7 +183,7 @@ def draw_quality(file: Path) -> None:
     with style():
         from matplotlib import pyplot as plt
 
-        figure, panels = plt.subplots(1, 2, figsize=(7.2, 3), layout="constrained", sharey=True)
+        figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained", sharey=True)
         for panel, name in zip(panels, SETS, strict=True):
             rows = {run: reached[name] for run, reached in quality.items()}
             rows |= {f"{other}, this set alone": figures[name] for other, figures in OTHERS.items()}
