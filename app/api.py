@@ -156,7 +156,7 @@ async def perceive(
 
 @router.get("/models", summary="The loaded checkpoints", responses=problem_responses(401, 429))
 async def models(pipeline: PipelineDependency) -> ModelList:
-    """Every name that `model` can take."""
+    """Every name that `model` can take, the default first."""
     return ModelList(
         models=[
             ModelDescription(

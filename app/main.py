@@ -218,7 +218,9 @@ def _load(
         name: Restorer.from_checkpoint(
             settings.weights_dir / name, device=settings.device, precision=settings.precision
         )
-        for name in names
+        for name in sorted(
+            names, key=lambda name: name != default
+        )  # whoever takes the first gets the usual one
     }
     captioner: Captioner | None = None
     if settings.captioner is not None:

@@ -201,7 +201,10 @@ class TestNetworks:
         page = visit(two_networks_url)
         options = page.locator("#model option")
         expect(options).to_have_count(2)
-        assert (options.nth(0).text_content() or "").startswith("other, 2.1 million weights")
+        assert options.all_text_contents() == [
+            "tvi-derain-s, 2.1 million weights (usual)",
+            "other, 2.1 million weights",
+        ]
         expect(page.get_by_label("Network")).to_have_value("")
         page.locator("#files").set_input_files(CAT)
         restored(page)

@@ -80,7 +80,8 @@ def test_an_answer_says_what_was_done(derain: Derain, photos: list[Path]) -> Non
     assert told.data[8:12] == b"WEBP"
     assert told.timings.total >= told.timings.inference > 0
     assert re.fullmatch("[0-9a-f]{32}", told.request_id)
-    [model] = derain.models()
+    model, *others = derain.models()
+    assert not any(other.default for other in others)
     assert (told.model, model.default, told.batch_size) == (model.name, True, 1)
 
     perceived = derain.perceive(photos[0], model=model.name)

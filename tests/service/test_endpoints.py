@@ -6,8 +6,8 @@ import pytest
 
 def test_models_are_listed_and_one_is_the_default(client: httpx.Client) -> None:
     models = client.get("/models").json()["models"]
-    assert "tvi-derain-s" in [model["name"] for model in models]
-    assert sum(model["default"] for model in models) == 1
+    assert {model["name"] for model in models} == {"tvi-derain-s", "tvi-derain-m"}
+    assert [model["default"] for model in models] == [True, False]
     for model in models:
         assert set(model) == {"name", "default", "parameters", "device", "precision", "multiple"}
         assert model["parameters"] > 100_000
