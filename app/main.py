@@ -214,13 +214,12 @@ def _load(
     names = settings.models or tuple(checkpoint_folders.available(settings.weights_dir))
     default = default_model(names, device_type(settings.device), settings.default_model)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    usual_first = sorted(names, key=lambda name: name != default)
     restorers = {
         name: Restorer.from_checkpoint(
             settings.weights_dir / name, device=settings.device, precision=settings.precision
         )
-        for name in sorted(
-            names, key=lambda name: name != default
-        )  # whoever takes the first gets the usual one
+        for name in usual_first
     }
     captioner: Captioner | None = None
     if settings.captioner is not None:

@@ -300,7 +300,7 @@ async def _told(traffic: Traffic, watch: Watch, seconds: float, *, log: bool) ->
 
 
 def at_rest(server: Server, seconds: float = REST_SECONDS) -> Resources:
-    """The medians of five seconds, after as many in which nobody asks for anything, connections closed
+    """The medians of five seconds, after so many in which nobody asks for anything, connections closed
     before."""
     time.sleep(seconds)
     samples: list[Resources] = []

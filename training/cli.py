@@ -256,6 +256,7 @@ def train(
     from model.checkpoint_folders import CheckpointError, default_weights_dir
     from model.config import PRESETS
     from training.export import export_run
+    from training.grow import GrowthError
     from training.scenes import DataError
     from training.train import Stage, TrainConfig
     from training.train import train as run
@@ -264,6 +265,10 @@ def train(
         raise typer.BadParameter(f"choose {', '.join(PRESETS)}", param_hint="--preset")
     if (steps is None) == (minutes is None):
         raise typer.BadParameter("give either --steps or --minutes", param_hint="--steps")
+    if revive and start_from is None:
+        raise typer.BadParameter("goes with --start-from", param_hint="--revive")
+    if half and export is None:
+        raise typer.BadParameter("goes with --export", param_hint="--half")
     weights = default_weights_dir()
     config = TrainConfig(
         preset=preset,
@@ -288,7 +293,7 @@ def train(
         run(config, data, out_dir)
         if export is not None:
             export_run(out_dir, export, weights=weights, half=half)
-    except (CheckpointError, DataError) as error:
+    except (CheckpointError, DataError, GrowthError) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -16,6 +16,11 @@ from torch import Tensor
 from model.config import InteractionConfig, NetworkConfig
 from model.network import TVIDerain
 
+
+class GrowthError(ValueError):
+    """One network cannot begin as the other."""
+
+
 PER_HEAD_OUT = re.compile(r"interaction\.\d+\.(query|key|value)\.(weight|bias)")
 PER_HEAD_IN = re.compile(r"interaction\.\d+\.out\.weight")
 JOINED_IN = re.compile(r"(merge\.\d+|interaction\.\d+\.fuse)\.weight")
@@ -31,7 +36,7 @@ def grow(network: TVIDerain, state: Mapping[str, Tensor], config: NetworkConfig)
         config: the narrower one's.
 
     Raises:
-        ValueError: when the two differ in more than their widths, or `network` is narrower somewhere.
+        GrowthError: when the two differ in more than their widths, or `network` is narrower somewhere.
     """
     check_growth(config, network.config)
     own = network.state_dict()
@@ -72,7 +77,7 @@ def heads_of(name: str, interaction: InteractionConfig, strides: tuple[int, ...]
 
 
 def check_growth(old: NetworkConfig, new: NetworkConfig) -> None:
-    """Raises ValueError when `old` cannot begin `new`."""
+    """Raises GrowthError when `old` cannot begin `new`."""
     before, after = old.restoration, new.restoration
     same = ("block", "stem_stride", "encoder_blocks", "decoder_blocks", "refinement_blocks", "expansion")
     differing = [name for name in same if getattr(before, name) != getattr(after, name)]
@@ -83,9 +88,9 @@ def check_growth(old: NetworkConfig, new: NetworkConfig) -> None:
     if len(before.widths) != len(after.widths):
         differing.append("levels")
     if differing:
-        raise ValueError(f"a network grows in width alone, but these differ: {', '.join(differing)}")
+        raise GrowthError(f"a network grows in width alone, but these differ: {', '.join(differing)}")
     if after.block != "convolution":
-        raise ValueError("only networks of convolution blocks grow: Restormer's normalise over the channels")
+        raise GrowthError("only networks of convolution blocks grow: Restormer's normalise over the channels")
     narrower = zip(before.widths + before.decoder_widths, after.widths + after.decoder_widths, strict=True)
     if any(wide < narrow for narrow, wide in narrower):
-        raise ValueError("a network does not grow into a narrower one")
+        raise GrowthError("a network does not grow into a narrower one")

@@ -13,7 +13,7 @@ from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.weights import build_network, learned_state, load_network, read_state
-from training.grow import grow
+from training.grow import GrowthError, grow
 from training.train import run, start
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -85,5 +85,5 @@ def test_a_grown_run_goes_on_in_a_wider_one(tmp_path: Path, grown: TVIDerain) ->
 def test_what_cannot_grow_is_refused(changes: dict[str, object], reason: str) -> None:
     state = read_state(SHIPPED, read_config(SHIPPED, NETWORK))
     network = TVIDerain(with_restoration(**changes))
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(GrowthError, match=reason):
         grow(network, state, PRESETS["s"])
