@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer import Typer
+from typer.testing import CliRunner
 
 from model.checkpoint_folders import NETWORK, read_config
 from model.config import PRESETS, NetworkConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.weights import build_network, learned_state, load_network, read_state
+from training.cli import train
 from training.grow import GrowthError, grow
 from training.train import run, start
 
@@ -87,3 +90,21 @@ def test_what_cannot_grow_is_refused(changes: dict[str, object], reason: str) ->
     network = TVIDerain(with_restoration(**changes))
     with pytest.raises(GrowthError, match=reason):
         grow(network, state, PRESETS["s"])
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "told"),
+    [
+        (["--revive"], 2, "--start-from"),
+        (["--half"], 2, "--export"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_in_words(
+    tmp_path: Path, options: list[str], status: int, told: str
+) -> None:
+    app = Typer()
+    app.command()(train)
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "1", *options]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "240", "NO_COLOR": "1", "TERM": "dumb"})
+    assert result.exit_code == status
+    assert told in result.output
