@@ -90,6 +90,19 @@ class NetworkConfig:
     interaction: InteractionConfig
     text: TextConfig
 
+    @property
+    def reach(self) -> int | None:
+        """Pixels to each side that a restored pixel depends on at most; None where it is the whole image."""
+        r = self.restoration
+        if r.block != "convolution":
+            return None
+        blocks = r.stem_stride * r.refinement_blocks
+        for stride, encoder, decoder in zip(r.strides, r.encoder_blocks, (*r.decoder_blocks, 0), strict=True):
+            fusion = self.interaction.fusion_blocks if stride in self.interaction.strides else 0
+            blocks += stride * (encoder + fusion + decoder)
+        # besides: stem and head, and the rest of the coarsest position
+        return blocks + 2 * r.stem_stride + r.strides[-1] - 1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as written to a checkpoint's `config.json`."""
         return dataclasses.asdict(self)
@@ -135,10 +148,10 @@ PRESETS: dict[str, NetworkConfig] = {
         restoration=RestorationConfig(
             block="convolution",
             stem_stride=2,
-            widths=(64, 128, 352),
-            encoder_blocks=(3, 2, 2),
-            decoder_widths=(64, 128),
-            decoder_blocks=(2, 1),
+            widths=(32, 64, 128),
+            encoder_blocks=(6, 4, 2),
+            decoder_widths=(32, 64),
+            decoder_blocks=(6, 3),
             heads=(1, 1, 1),
             expansion=2.0,
         ),

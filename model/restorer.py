@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,17 +22,20 @@ from model.text import TextFeatures, pad_features
 from model.tiles import Tiling, continued, pixels, restore_by_tiles
 from model.weights import load_clip, load_network, parameter_count
 
-CPU_TILE = 592
-"""Side of a tile in pixels on a CPU, its halo not counted: a larger one would spend less on halos, but its
-largest activations (64 channels of float32 over a quarter of 720x720) would be more than
-`memory.LARGEST_KEPT`."""
+CPU_WINDOW = 720
+"""Side of a tile and its halo in pixels on a CPU: a larger one would spend less on halos, but its largest
+activations (64 channels of float32 over a quarter of 720x720) would be more than `memory.LARGEST_KEPT`."""
 
 LENGTH_STEP = 8
 """Token features are padded to a multiple of so many: in bfloat16 a CPU compiles code for every length and
 size that it meets, and keeps it (10 MB for a length at 256x256)."""
 
 TILE = 1024
-"""The same on a GPU, and for networks with a statistic over the image, where a tile is not as the whole."""
+"""Side of a tile in pixels, its halo not counted, on a GPU, and for networks with a statistic over the image,
+where a tile is not as the whole."""
+
+HALO_OF_STATISTICS = 64
+"""Pixels of context around a tile of the latter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,9 @@ class Restorer:
         self.precision = precision
         self.parameters = parameter_count(network)
         self.multiple = network.multiple
-        self.tiling = Tiling(side=tile or default_tile(network, device), multiple=network.multiple)
+        self.tiling = default_tiling(network, device)
+        if tile is not None:
+            self.tiling = replace(self.tiling, side=tile)
         network.fold()
         network.eval().to(device)
         cast(Any, network).to(memory_format=torch.channels_last)
@@ -279,10 +284,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return allocator or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
-def default_tile(network: TVIDerain, device: torch.device) -> int:
-    """Side of a tile in pixels that suits the device, its halo not counted."""
-    local = network.config.restoration.block == "convolution"
-    return CPU_TILE if local and device.type == "cpu" else TILE
+def default_tiling(network: TVIDerain, device: torch.device) -> Tiling:
+    """Tiles that suit the device, with a halo as wide as the network sees."""
+    reach = network.config.reach
+    if reach is None:
+        return Tiling(side=TILE, multiple=network.multiple, halo=HALO_OF_STATISTICS)
+    halo = reach + -reach % network.multiple
+    side = CPU_WINDOW - 2 * halo if device.type == "cpu" else TILE
+    return Tiling(side=side, multiple=network.multiple, halo=halo)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.depth import widen
-
-HALO = 64
-"""Pixels of context around a tile; the receptive field of presets `s` and `m` reaches no further."""
 
 
 class Window(NamedTuple):
@@ -34,14 +31,18 @@ class Tiling:
         side: longest side of a tile in pixels, its halo not counted; at the edges of an image a
             tile is longer by the halo that it does not need there.
         multiple: images are continued to multiples of this many pixels, and tiles begin at them.
+        halo: pixels of context around a tile, a multiple of `multiple`.
     """
 
     side: int
     multiple: int
+    halo: int
 
     def __post_init__(self) -> None:
         if self.side < self.multiple or self.side % self.multiple:
             raise ValueError(f"the tile side must be a multiple of {self.multiple}")
+        if self.halo % self.multiple:
+            raise ValueError(f"the halo must be a multiple of {self.multiple}")
 
     def padded(self, length: int) -> int:
         """The length that a side of an image is computed at: the next multiple."""
@@ -49,24 +50,24 @@ class Tiling:
 
     def halved(self) -> Tiling:
         """Tiles of half the side."""
-        return Tiling(max(self.multiple, self.side // 2 // self.multiple * self.multiple), self.multiple)
+        return replace(self, side=max(self.multiple, self.side // 2 // self.multiple * self.multiple))
 
     def fits(self, height: int, width: int) -> bool:
         """Whether an image is no larger than a tile with its halo, so that it is computed whole."""
-        return max(self.padded(height), self.padded(width)) <= self.side + 2 * HALO
+        return max(self.padded(height), self.padded(width)) <= self.side + 2 * self.halo
 
     def windows(self, length: int) -> list[Window]:
         """Windows over a padded side of an image.
 
         All are of one length, so that every tile needs the same memory as the one before and takes its place.
         """
-        if length <= self.side + 2 * HALO:
+        if length <= self.side + 2 * self.halo:
             return [Window(0, length, 0, length)]
-        inner = length - 2 * HALO
+        inner = length - 2 * self.halo
         parts = -(-inner // self.side)
-        size = self.padded(-(-inner // parts)) + 2 * HALO
+        size = self.padded(-(-inner // parts)) + 2 * self.halo
         starts = [self.padded((length - size) * i // (parts - 1)) for i in range(parts)]
-        edges = [0, *(start + HALO for start in starts[1:]), length]
+        edges = [0, *(start + self.halo for start in starts[1:]), length]
         return [Window(start, start + size, edges[i], edges[i + 1]) for i, start in enumerate(starts)]
 
 

@@ -1,8 +1,9 @@
-"""A wider network that begins as a trained narrower one.
+"""A wider or deeper network that begins as a trained smaller one.
 
 Net2Net (Chen et al., ICLR 2016) copies channels; here new channels are drawn at random instead, and nothing
-that was there reads them: their way into the old channels begins at zero. The wider network restores as the
-narrower one did, and learns from the first step what to do with the rest.
+that was there reads them: their way into the old channels begins at zero. New blocks come after the old ones
+of their level and add nothing at first. The larger network restores as the smaller one did, and learns from
+the first step what to do with the rest.
 """
 
 from __future__ import annotations
@@ -23,23 +24,27 @@ class GrowthError(ValueError):
 
 PER_HEAD_OUT = re.compile(r"interaction\.\d+\.(query|key|value)\.(weight|bias)")
 PER_HEAD_IN = re.compile(r"interaction\.\d+\.out\.weight")
+BLOCK_OUT = re.compile(r"(encoder|decoder)\.\d+\.\d+\.project\.(weight|bias)")
 JOINED_IN = re.compile(r"(merge\.\d+|interaction\.\d+\.fuse)\.weight")
 
 
 @torch.no_grad()
 def grow(network: TVIDerain, state: Mapping[str, Tensor], config: NetworkConfig) -> None:
-    """Puts the weights of a narrower network into an untrained wider one; both restore alike then.
+    """Puts the weights of a smaller network into an untrained larger one; both restore alike then.
 
     Args:
         network: convolution blocks only, which have no statistic over channels.
-        state: of the narrower network; what `network` has not (a twin without text) is left out.
-        config: the narrower one's.
+        state: of the smaller network; what `network` has not (a twin without text) is left out.
+        config: the smaller one's.
 
     Raises:
-        GrowthError: when the two differ in more than their widths, or `network` is narrower somewhere.
+        GrowthError: when the two differ in more than width and depth, or `network` is smaller somewhere.
     """
     check_growth(config, network.config)
     own = network.state_dict()
+    for name, new in own.items():
+        if BLOCK_OUT.fullmatch(name) and name not in state:
+            new.zero_()
     for name, old in state.items():
         if name not in own:
             continue
@@ -79,7 +84,7 @@ def heads_of(name: str, interaction: InteractionConfig, strides: tuple[int, ...]
 def check_growth(old: NetworkConfig, new: NetworkConfig) -> None:
     """Raises GrowthError when `old` cannot begin `new`."""
     before, after = old.restoration, new.restoration
-    same = ("block", "stem_stride", "encoder_blocks", "decoder_blocks", "refinement_blocks", "expansion")
+    same = ("block", "stem_stride", "refinement_blocks", "expansion")
     differing = [name for name in same if getattr(before, name) != getattr(after, name)]
     if old.interaction != new.interaction:
         differing.append("interaction")
@@ -88,9 +93,18 @@ def check_growth(old: NetworkConfig, new: NetworkConfig) -> None:
     if len(before.widths) != len(after.widths):
         differing.append("levels")
     if differing:
-        raise GrowthError(f"a network grows in width alone, but these differ: {', '.join(differing)}")
+        raise GrowthError(
+            f"a network grows in width and depth alone, but these differ: {', '.join(differing)}"
+        )
     if after.block != "convolution":
         raise GrowthError("only networks of convolution blocks grow: Restormer's normalise over the channels")
     narrower = zip(before.widths + before.decoder_widths, after.widths + after.decoder_widths, strict=True)
     if any(wide < narrow for narrow, wide in narrower):
         raise GrowthError("a network does not grow into a narrower one")
+    shallower = zip(
+        before.encoder_blocks + before.decoder_blocks,
+        after.encoder_blocks + after.decoder_blocks,
+        strict=True,
+    )
+    if any(deep < shallow for shallow, deep in shallower):
+        raise GrowthError("a network does not grow into a shallower one")

@@ -118,6 +118,7 @@ class TrainingData:
         self.layers: list[Tensor] = []
         self.hidden: list[Tensor | None] = []
         self.additive: list[int] = []
+        self.chances: np.ndarray = np.zeros(0)
         self.pairs: Sequence[Tensor] = []
         self.captions: Sequence[str | None] = []
         if root is not None:
@@ -159,15 +160,22 @@ class TrainingData:
                     self.hidden.append((rainy >= 254).all(0))
                 pairs.append(torch.cat((rainy, clean)))
         self.pairs = pairs
+        rarity = np.array([float(self.layers[i].float().mean().clamp(min=1)) ** -0.5 for i in self.additive])
+        self.chances = rarity / rarity.sum() if self.additive else rarity
 
     def layer_crops(self, size: int, count: int, rng: np.random.Generator) -> Tensor:
-        """Crops of rain layers, half of them real layers of the additive pairs: uint8 (count, 1,
-        size, size); zeros where there are no layers."""
+        """Crops of rain layers: uint8 (count, 1, size, size); zeros where there are no layers.
+
+        Half of them are real layers of the additive pairs, the light ones, which are few, more often: in
+        proportion to the root of one over their mean.
+        """
         if not self.layers:
             return torch.zeros(count, 1, size, size, dtype=torch.uint8)
         chosen = rng.integers(len(self.layers), size=count)
         if self.additive:
-            chosen = np.where(rng.random(count) < 0.5, rng.choice(self.additive, size=count), chosen)
+            chosen = np.where(
+                rng.random(count) < 0.5, rng.choice(self.additive, size=count, p=self.chances), chosen
+            )
         return torch.stack([sheared_crop(self.layers[i], self.hidden[i], size, rng) for i in chosen])
 
 

@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import PRESETS, InteractionConfig, NetworkConfig, RestorationConfig
 from model.network import TVIDerain
-from model.restorer import Restorer
+from model.restorer import Restorer, default_tiling
 from model.text import TextEncoder
-from model.tiles import HALO
 
 GIGA = 1e9
 TOKENS = 24
@@ -115,13 +114,13 @@ def test_a_tile_with_its_halo_equals_the_whole(name: str):
     torch.manual_seed(0)
     network = TVIDerain(PRESETS[name]).eval()
     text = text_for(network)
-    rainy = picture(200, 216)
-    top, left, size = 80, 88, 40
+    rainy = picture(248, 264)
+    top, left, size = 104, 112, 40
+    halo = default_tiling(network, torch.device("cpu")).halo
     with torch.no_grad():
         whole = network(rainy, *text)[..., top : top + size, left : left + size]
-        cut = rainy[..., top - HALO : top + size + HALO, left - HALO : left + size + HALO]
-        tile = network(cut, *text)[..., HALO : HALO + size, HALO : HALO + size]
-    assert HALO == 64
+        cut = rainy[..., top - halo : top + size + halo, left - halo : left + size + halo]
+        tile = network(cut, *text)[..., halo : halo + size, halo : halo + size]
     assert (whole - tile).abs().max() < 1e-5
 
 
@@ -135,15 +134,23 @@ def test_trained_tile_with_its_halo_equals_the_whole(shipped: Restorer, rainy: T
 
 
 @pytest.mark.parametrize("name", ["s", "m"])
-def test_no_pixel_beyond_the_halo_is_looked_at(name: str):
+def test_a_pixel_depends_on_those_within_reach_and_no_others(name: str):
     torch.manual_seed(0)
     network = TVIDerain(PRESETS[name]).eval()
-    rainy = picture(8, 200).requires_grad_()
-    network(rainy, *text_for(network))[..., 100].sum().backward()
-    assert rainy.grad is not None
-    seen = rainy.grad.abs().sum((0, 1, 2)).nonzero().flatten()
-    assert int(seen.max()) - 100 <= HALO
-    assert 100 - int(seen.min()) <= HALO
+    reach = network.config.reach
+    assert reach is not None
+    distances: list[int] = []
+    for column in range(120, 128):
+        rainy = picture(8, 256).requires_grad_()
+        network(rainy, *text_for(network))[..., column].sum().backward()
+        assert rainy.grad is not None
+        seen = rainy.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+        distances += [column - int(seen.min()), int(seen.max()) - column]
+    assert reach - 8 <= max(distances) <= reach
+
+
+def test_with_statistics_over_the_image_a_pixel_depends_on_all_of_it():
+    assert PRESETS["paper"].reach is None
 
 
 @pytest.mark.parametrize("name", ["s", "m"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.checkpoint_folders import NETWORK, read_config
 from model.prompts import Prompt
 from model.restorer import AbandonedError, Restorer
-from model.tiles import HALO, Tiling, restore_by_tiles
+from model.tiles import Tiling, restore_by_tiles
 from model.weights import load_network
 
 HEAVY = Prompt(degradation="a photo with heavy rain streaks falling straight down")
@@ -29,9 +29,12 @@ def tiling(weights: Path) -> Restorer:
     )
 
 
+HALO = 64
+
+
 @pytest.mark.parametrize("side", [8, 64, 592])
 def test_tiles_cover_every_pixel_once_with_a_halo_around(side: int):
-    tiling = Tiling(side=side, multiple=8)
+    tiling = Tiling(side=side, multiple=8, halo=HALO)
     for length in range(8, 6000, 8 if side < 64 else 56):
         windows = tiling.windows(length)
         assert len({window.end - window.start for window in windows}) == 1, "memory would not be used again"
@@ -59,7 +62,7 @@ def test_an_image_may_be_restored_over_itself(height: int, width: int):
         return x.transpose(0, 1).round().to(torch.uint8)
 
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    tiles = Tiling(side=64, multiple=8)
+    tiles = Tiling(side=64, multiple=8, halo=HALO)
     padded = torch.nn.functional.pad(image[None].double(), (0, -width % 8, 0, -height % 8), mode="replicate")
     whole = blur(padded.to(torch.uint8))[0, :, :height, :width]
     apart = torch.empty_like(image)

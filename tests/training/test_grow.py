@@ -29,15 +29,24 @@ def with_restoration(**changes: object) -> NetworkConfig:
     return replace(small, restoration=replace(small.restoration, **changes))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def grown() -> TVIDerain:
+LARGER = {
+    "deeper": PRESETS["m"],
+    "wider": with_restoration(widths=(64, 128, 352), decoder_widths=(64, 128)),
+    "both": with_restoration(
+        widths=(48, 96, 192), decoder_widths=(48, 96), encoder_blocks=(4, 2, 3), decoder_blocks=(2, 2)
+    ),
+}
+
+
+@pytest.fixture(params=LARGER)
+def grown(request: pytest.FixtureRequest) -> TVIDerain:
     torch.manual_seed(0)
-    network = build_network(PRESETS["m"], WEIGHTS)
+    network = build_network(LARGER[request.param], WEIGHTS)
     start(network, SHIPPED)
     return network
 
 
-def test_a_grown_network_restores_as_the_narrower_one_did(grown: TVIDerain) -> None:
+def test_a_grown_network_restores_as_the_smaller_one_did(grown: TVIDerain) -> None:
     narrow = load_network(SHIPPED, read_config(SHIPPED, NETWORK))
     rainy = torch.rand(2, 3, 40, 56)
     with torch.inference_mode():
@@ -45,9 +54,10 @@ def test_a_grown_network_restores_as_the_narrower_one_did(grown: TVIDerain) -> N
         torch.testing.assert_close(run(grown, rainy, PROMPTS), run(narrow, rainy, PROMPTS), atol=1e-4, rtol=0)
 
 
-def test_all_that_is_new_has_a_gradient_at_the_second_step() -> None:
+@pytest.mark.parametrize("larger", LARGER)
+def test_all_that_is_new_has_a_gradient_at_the_second_step(larger: str) -> None:
     torch.manual_seed(0)
-    network = build_network(PRESETS["m"], WEIGHTS)
+    network = build_network(LARGER[larger], WEIGHTS)
     grow(network, learned_state(build_network(PRESETS["s"], WEIGHTS)), PRESETS["s"])
     optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=1e-3)
     rainy = torch.rand(2, 3, 32, 32)
@@ -63,15 +73,15 @@ def test_all_that_is_new_has_a_gradient_at_the_second_step() -> None:
             assert learning > (0.5 if ".expand." in name else 0.99), f"{name} does not learn"
 
 
-def test_a_grown_run_goes_on_in_a_wider_one(tmp_path: Path, grown: TVIDerain) -> None:
+def test_a_grown_run_goes_on_in_one_of_its_size(tmp_path: Path, grown: TVIDerain) -> None:
     learned = {name: p for name, p in grown.named_parameters() if p.requires_grad}
     saved = {
-        "architecture": PRESETS["m"].to_dict(),
+        "architecture": grown.config.to_dict(),
         "names": list(learned),
         "average": [p.detach() for p in learned.values()],
     }
     torch.save(saved, tmp_path / "last.pt")
-    again = build_network(PRESETS["m"], WEIGHTS)
+    again = build_network(grown.config, WEIGHTS)
     start(again, tmp_path / "last.pt")
     for name, tensor in learned_state(again).items():
         assert torch.equal(tensor, learned_state(grown)[name])
@@ -80,7 +90,8 @@ def test_a_grown_run_goes_on_in_a_wider_one(tmp_path: Path, grown: TVIDerain) ->
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"encoder_blocks": (3, 2, 4)}, "encoder_blocks"),
+        ({"encoder_blocks": (3, 1, 2)}, "shallower"),
+        ({"expansion": 3.0}, "expansion"),
         ({"widths": (16, 64, 128)}, "narrower"),
         ({"block": "transformer"}, "block"),
     ],
