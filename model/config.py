@@ -128,6 +128,24 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _of_convolutions(*, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...]) -> NetworkConfig:
+    """The networks that are served by default; they differ in depth."""
+    return NetworkConfig(
+        restoration=RestorationConfig(
+            block="convolution",
+            stem_stride=2,
+            widths=(32, 64, 128),
+            encoder_blocks=encoder_blocks,
+            decoder_widths=(32, 64),
+            decoder_blocks=decoder_blocks,
+            heads=(1, 1, 1),
+            expansion=2.0,
+        ),
+        interaction=InteractionConfig(),
+        text=TextConfig(),
+    )
+
+
 PRESETS: dict[str, NetworkConfig] = {
     "paper": NetworkConfig(
         restoration=RestorationConfig(
@@ -144,32 +162,6 @@ PRESETS: dict[str, NetworkConfig] = {
         interaction=InteractionConfig(strides=(2, 4, 8), heads=(2, 4, 8), fusion_blocks=1),
         text=TextConfig(clip="ViT-B-32", pretrained="laion2b_s34b_b79k", width=512),
     ),
-    "m": NetworkConfig(
-        restoration=RestorationConfig(
-            block="convolution",
-            stem_stride=2,
-            widths=(32, 64, 128),
-            encoder_blocks=(6, 4, 2),
-            decoder_widths=(32, 64),
-            decoder_blocks=(6, 3),
-            heads=(1, 1, 1),
-            expansion=2.0,
-        ),
-        interaction=InteractionConfig(),
-        text=TextConfig(),
-    ),
-    "s": NetworkConfig(
-        restoration=RestorationConfig(
-            block="convolution",
-            stem_stride=2,
-            widths=(32, 64, 128),
-            encoder_blocks=(3, 2, 2),
-            decoder_widths=(32, 64),
-            decoder_blocks=(2, 1),
-            heads=(1, 1, 1),
-            expansion=2.0,
-        ),
-        interaction=InteractionConfig(),
-        text=TextConfig(),
-    ),
+    "m": _of_convolutions(encoder_blocks=(6, 4, 2), decoder_blocks=(6, 3)),
+    "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(2, 1)),
 }
