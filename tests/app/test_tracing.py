@@ -211,7 +211,8 @@ def test_what_nobody_expected_is_an_error_of_its_trace_and_of_the_log(
     assert span.events["exception"]["exception.type"] == "ZeroDivisionError"
     assert "in broken" in str(span.events["exception"]["exception.stacktrace"])
     assert len(str(span.events["exception"]["exception.message"])) < 300
-    failure, line = caplog.records
+    # an exporter of a test before may still find its collector gone, and say so
+    failure, line = (record for record in caplog.records if record.name.startswith("app."))
     for record in (failure, line):
         assert json.loads(JSONLines().format(record))
     assert failure.exc_info
