@@ -91,7 +91,7 @@ class NetworkConfig:
     text: TextConfig
 
     @property
-    def reach(self) -> int | None:
+    def receptive_radius(self) -> int | None:
         """Pixels to each side that a restored pixel depends on at most; None where it is the whole image."""
         r = self.restoration
         if r.block != "convolution":

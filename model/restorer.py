@@ -34,8 +34,8 @@ TILE = 1024
 """Side of a tile in pixels, its halo not counted, on a GPU, and for networks with a statistic over the image,
 where a tile is not as the whole."""
 
-HALO_OF_STATISTICS = 64
-"""Pixels of context around a tile of the latter."""
+UNBOUNDED_HALO = 64
+"""Pixels of context around a tile of a network whose receptive field is the whole image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,11 +286,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def default_tiling(network: TVIDerain, device: torch.device) -> Tiling:
     """Tiles that suit the device, with a halo as wide as the network sees."""
-    reach = network.config.reach
-    if reach is None:
-        return Tiling(side=TILE, multiple=network.multiple, halo=HALO_OF_STATISTICS)
-    halo = reach + -reach % network.multiple
-    side = CPU_WINDOW - 2 * halo if device.type == "cpu" else TILE
+    radius = network.config.receptive_radius
+    if radius is None:
+        return Tiling(side=TILE, multiple=network.multiple, halo=UNBOUNDED_HALO)
+    halo = radius + -radius % network.multiple
+    side = max(CPU_WINDOW - 2 * halo, MIN_TILE) if device.type == "cpu" else TILE
     return Tiling(side=side, multiple=network.multiple, halo=halo)
 
 

@@ -225,7 +225,7 @@ def train(
     start_from: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Start with a run's last.pt or a checkpoint folder, a narrower one too."
+            metavar="PATH", help="Start with a run's last.pt or a checkpoint folder, a smaller network's too."
         ),
     ] = None,
     revive: Annotated[

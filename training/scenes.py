@@ -107,6 +107,8 @@ class TrainingData:
         layers: uint8 (1, H, W) rain layers each: rainy minus clean of the additive pairs, and the renderings.
         hidden: bool (H, W) for each layer where the rain is out of range in all channels of its pair, or
             None.
+        additive: which of the layers are real, by index.
+        chances: of each of those to be drawn, summing to 1.
         pairs: uint8 (6, H, W) each: rainy over clean.
         captions: what each pair shows, where that is known; empty where nothing is.
     """
@@ -161,7 +163,7 @@ class TrainingData:
                 pairs.append(torch.cat((rainy, clean)))
         self.pairs = pairs
         rarity = np.array([float(self.layers[i].float().mean().clamp(min=1)) ** -0.5 for i in self.additive])
-        self.chances = rarity / rarity.sum() if self.additive else rarity
+        self.chances = rarity / rarity.sum()
 
     def layer_crops(self, size: int, count: int, rng: np.random.Generator) -> Tensor:
         """Crops of rain layers: uint8 (count, 1, size, size); zeros where there are no layers.

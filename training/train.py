@@ -67,7 +67,7 @@ class TrainConfig:
     """False trains R and M with the null token alone: a warm start, or the twin without text."""
     start_from: str | None = None
     """A run's `last.pt`, whose averaged weights this one starts with, or a checkpoint folder. A narrower
-    network of the same depth is grown into."""
+    or shallower network is grown into."""
     revive: bool = False
     """Units of `start_from` that have died begin anew."""
     steps: int | None = None
@@ -521,7 +521,7 @@ def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
 
 
 def start(network: TVIDerain, source: Path) -> None:
-    """Puts in the averaged weights of a run's `last.pt`, or those of a checkpoint folder; those of a narrower
+    """Puts in the averaged weights of a run's `last.pt`, or those of a checkpoint folder; those of a smaller
     network are grown into.
     """
     if source.is_dir():

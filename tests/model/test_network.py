@@ -134,11 +134,11 @@ def test_trained_tile_with_its_halo_equals_the_whole(shipped: Restorer, rainy: T
 
 
 @pytest.mark.parametrize("name", ["s", "m"])
-def test_a_pixel_depends_on_those_within_reach_and_no_others(name: str):
+def test_a_pixel_depends_on_those_in_its_receptive_field_and_no_others(name: str):
     torch.manual_seed(0)
     network = TVIDerain(PRESETS[name]).eval()
-    reach = network.config.reach
-    assert reach is not None
+    radius = network.config.receptive_radius
+    assert radius is not None
     distances: list[int] = []
     for column in range(120, 128):
         rainy = picture(8, 256).requires_grad_()
@@ -146,11 +146,18 @@ def test_a_pixel_depends_on_those_within_reach_and_no_others(name: str):
         assert rainy.grad is not None
         seen = rainy.grad.abs().sum((0, 1, 2)).nonzero().flatten()
         distances += [column - int(seen.min()), int(seen.max()) - column]
-    assert reach - 8 <= max(distances) <= reach
+    assert radius - 8 <= max(distances) <= radius
+
+
+def test_tiles_on_a_cpu_leave_room_beside_a_wide_halo():
+    deep = replace(PRESETS["s"].restoration, encoder_blocks=(3, 2, 50))
+    tiling = default_tiling(TVIDerain(replace(PRESETS["s"], restoration=deep)), torch.device("cpu"))
+    assert tiling.halo >= 50 * 8
+    assert tiling.side == 64
 
 
 def test_with_statistics_over_the_image_a_pixel_depends_on_all_of_it():
-    assert PRESETS["paper"].reach is None
+    assert PRESETS["paper"].receptive_radius is None
 
 
 @pytest.mark.parametrize("name", ["s", "m"])
