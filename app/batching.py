@@ -127,9 +127,10 @@ class BatchQueue(Generic[Payload, Result]):
 
     Args:
         batch_pixels: padded pixels in one batch at most; a single larger image still makes a batch of its
-            own.
+            own, and so do as many as are computed side by side.
         throughput: speed of the usual model.
         speeds: of models that have one of their own.
+        at_once: how many images of a key the device computes side by side; a batch has room for them.
         clock: monotonic seconds.
     """
 
@@ -139,6 +140,7 @@ class BatchQueue(Generic[Payload, Result]):
         batch_pixels: int,
         throughput: Throughput | None = None,
         speeds: Mapping[str, Throughput] | None = None,
+        at_once: Callable[[BatchKey], int] = lambda _key: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if batch_pixels < 1:
@@ -146,6 +148,7 @@ class BatchQueue(Generic[Payload, Result]):
         self.batch_pixels = batch_pixels
         self.throughput = throughput or Throughput()
         self._speeds = speeds or {}
+        self._at_once = at_once
         self._clock = clock
         self._order = itertools.count()
         self._waiting: dict[BatchKey, dict[int, Entry[Payload, Result]]] = {}
@@ -261,7 +264,7 @@ class BatchQueue(Generic[Payload, Result]):
         return speed.seconds(images * key.pixels) + batches * speed.overhead
 
     def _room(self, key: BatchKey) -> int:
-        return max(1, self.batch_pixels // self.weigh(key.model, key.pixels))
+        return max(self._at_once(key), self.batch_pixels // self.weigh(key.model, key.pixels))
 
     def _form(self) -> list[Entry[Payload, Result]]:
         batch: list[Entry[Payload, Result]] = []

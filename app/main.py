@@ -233,6 +233,7 @@ def _load(
         batch_pixels=settings.batch_pixels or calibrations[default].batch_pixels,
         throughput=speeds[default],
         speeds=speeds,
+        at_once=lambda key: restorers[key.model].at_once(key.height, key.width),
     )
     for name, restorer in restorers.items():
         precision = str(restorer.precision).removeprefix("torch.")

@@ -81,7 +81,9 @@ class Settings(BaseSettings):
         "up, and the process ends.",
     )
     batch_pixels: NonNegativeInt = Field(
-        default=0, description="Padded pixels in one batch at most; 0: measured at warm-up."
+        default=0,
+        description="Padded pixels in one batch at most, but on a CPU as many images as it has cores; 0: "
+        "measured at warm-up.",
     )
     codec_threads: NonNegativeInt = Field(
         default=0, description="Threads that decode and encode; 0: one per CPU core."

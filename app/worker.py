@@ -212,8 +212,9 @@ class DeviceWorker:
         for span in spans:
             span.started = started
 
-        def given_up() -> bool:  # asked before every run of the network
-            self.steps += 1
+        def given_up() -> bool:  # asked before every run of the network, by any thread
+            with self._lock:
+                self.steps += 1
             self._step_at = time.monotonic()
             return self._failed or all(entry.abandoned for entry in entries)
 

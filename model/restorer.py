@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.checkpoint_folders import NETWORK, CheckpointError, read_config
 from model.depth import LEVELS, to_uint8
+from model.lanes import Item, Lanes, Value, even_parts
 from model.network import TVIDerain
 from model.perception import Perceived, Perception
 from model.prompts import Prompt
@@ -25,6 +26,9 @@ from model.weights import load_clip, load_network, parameter_count
 CPU_WINDOW = 720
 """Side of a tile and its halo in pixels on a CPU: a larger one would spend less on halos, but its largest
 activations (64 channels of float32 over a quarter of 720x720) would be more than `memory.LARGEST_KEPT`."""
+
+MOST_AT_ONCE = 4 * CPU_WINDOW**2
+"""Pixels that a CPU of many cores computes at once at most, which bounds the memory of activations."""
 
 LENGTH_STEP = 8
 """Token features are padded to a multiple of so many: in bfloat16 a CPU compiles code for every length and
@@ -100,6 +104,7 @@ class Restorer:
         self._hits = self._misses = 0
         self.out_of_memory = 0
         self._lock = threading.Lock()
+        self._lanes = Lanes(torch.get_num_threads()) if device.type == "cpu" else None
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str = "auto", precision: str = "auto") -> Restorer:
@@ -132,6 +137,13 @@ class Restorer:
         """The size that an image is computed at: the next multiples of the network's own."""
         return self.tiling.padded(height), self.tiling.padded(width)
 
+    def at_once(self, height: int, width: int) -> int:
+        """How many parts of a batch of this padded size a CPU computes side by side, as far as cores and
+        memory go; 1 where an image is cut into tiles, and on a GPU, which computes a batch as one."""
+        if self._lanes is None or not self.tiling.fits(height, width):
+            return 1
+        return max(1, min(self._lanes.cores, MOST_AT_ONCE // (height * width)))
+
     def restore(
         self,
         images: Sequence[Tensor],
@@ -143,15 +155,17 @@ class Restorer:
         """Restores images of one padded size.
 
         Images up to a tile with its halo are computed together, larger ones one after the other and tile by
-        tile: memory is bounded by the tile, or by the batch of small images. Where it does not suffice for a
-        single image or tile, that is cut into smaller ones.
+        tile: memory is bounded by the tile, or by the batch of small images. On a CPU, parts of a batch are
+        computed side by side, and so are tiles. Where memory does not suffice for a single image or tile,
+        that is cut into smaller ones.
 
         Args:
             images: uint8 or uint16 (3, H, W) on the CPU, full scale, all with the same `padded_size`, in any
                 memory layout.
             prompts: one per image.
             in_place: write the results over the images. After an error they may be partly restored.
-            cancelled: asked before the batch, and between tiles, whether to give up.
+            cancelled: asked before the batch or each part of it, and between tiles, whether to give up; on a
+                CPU by several threads.
 
         Returns:
             Images in the order given, each of its input's size and type and laid out in memory as that; the
@@ -188,7 +202,8 @@ class Restorer:
                 if len(batch) > 1 or smaller.side < MIN_TILE:
                     raise torch.OutOfMemoryError(str(error)) from None
             # outside of the handler, whose traceback holds what the network had computed
-            self.out_of_memory += 1
+            with self._lock:
+                self.out_of_memory += 1
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             computed = torch.empty_like(batch)
@@ -196,27 +211,38 @@ class Restorer:
             restore_by_tiles(batch[0], computed[0], again, smaller)
             return computed
 
+        def features_of(part: slice) -> TextFeatures:
+            return TextFeatures(features.tokens[part], features.mask[part])
+
+        def restore_whole(part: slice) -> None:
+            deepest = max((image.dtype for image in images[part]), key=LEVELS.__getitem__)
+            batch = pixels(height, width, images=len(images[part]), dtype=deepest)
+            for place, image in zip(batch, images[part], strict=True):
+                continued(place, image)
+            computed = run_within_memory(batch, features_of(part), self.tiling)
+            for result, whole in zip(results[part], computed, strict=True):
+                kept = whole[:, : result.shape[-2], : result.shape[-1]]
+                result.copy_(to_uint8(kept) if result.dtype == torch.uint8 else kept)
+
         with torch.inference_mode():
             features = self.encode(prompts)
+            results = list(images) if in_place else [torch.empty_like(image) for image in images]
             if self.tiling.fits(height, width):
-                deepest = max(kinds, key=LEVELS.__getitem__)
-                batch = pixels(height, width, images=len(images), dtype=deepest)
-                for i, image in enumerate(images):
-                    continued(batch[i], image)
-                computed = run_within_memory(batch, features, self.tiling)
-                written = list(images) if in_place else [torch.empty_like(image) for image in images]
-                for i, result in enumerate(written):
-                    kept = computed[i, :, : result.shape[-2], : result.shape[-1]]
-                    result.copy_(to_uint8(kept) if result.dtype == torch.uint8 else kept)
-                return written
-            results: list[Tensor] = []
+                at_once = self.at_once(height, width)
+                list(self._side_by_side(restore_whole, even_parts(len(images), at_once), at_once=at_once))
+                return results
+            tiles_side_by_side = partial(self._side_by_side, at_once=MOST_AT_ONCE // CPU_WINDOW**2)
             for i, image in enumerate(images):
-                own = TextFeatures(features.tokens[i : i + 1], features.mask[i : i + 1])
-                result = image if in_place else torch.empty_like(image)
-                whole = partial(run_within_memory, features=own, tiling=self.tiling)
-                restore_by_tiles(image, result, whole, self.tiling)
-                results.append(result)
+                whole = partial(run_within_memory, features=features_of(slice(i, i + 1)), tiling=self.tiling)
+                restore_by_tiles(image, results[i], whole, self.tiling, each=tiles_side_by_side)
             return results
+
+    def _side_by_side(
+        self, function: Callable[[Item], Value], items: Iterable[Item], *, at_once: int
+    ) -> Iterable[Value]:
+        return (
+            map(function, items) if self._lanes is None else self._lanes.map(function, items, at_once=at_once)
+        )
 
     def perceive(self, image: Tensor) -> Perceived:
         """What is wrong with a uint8 or uint16 image (3, H, W). Raises RuntimeError where no compact CLIP was

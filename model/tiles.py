@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -93,18 +93,25 @@ def pixels(height: int, width: int, *, images: int | None = None, dtype: torch.d
 
 
 def restore_by_tiles(
-    image: Tensor, restored: Tensor, restore: Callable[[Tensor], Tensor], tiling: Tiling
+    image: Tensor,
+    restored: Tensor,
+    restore: Callable[[Tensor], Tensor],
+    tiling: Tiling,
+    *,
+    each: Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterable[Tensor]] = map,
 ) -> None:
     """Restores an image tile by tile, without seams: a tile with its halo is restored as the whole would be.
 
     Beside the two images, it holds two bands of the image's width and a tile's height, and what `restore`
-    needs for one tile.
+    needs for the tiles that `each` computes at once.
 
     Args:
         image: uint8 or uint16 (3, H, W).
         restored: of the same shape and type, written to; may be `image` itself.
         restore: (1, 3, h, w) -> the same shape and type, h and w multiples as in `tiling`.
         tiling: how to cut.
+        each: calls `restore` with all tiles of a band; in order, as `map` does, but some may be computed at
+            once.
     """
     height, width = image.shape[-2:]
     columns = tiling.windows(tiling.padded(width))
@@ -116,9 +123,9 @@ def restore_by_tiles(
         band[:, :above] = before[:, row.start - before_starts : row.first - before_starts]
         continued(band[:, above:], image[:, row.first : min(row.end, height)])
         kept_rows = slice(above, min(row.last, height) - row.start)
-        for column in columns:
-            tile = restore(band[None, :, :, column.start : column.end])[0]
-            kept = tile[:, kept_rows, column.first - column.start : min(column.last, width) - column.start]
+        tiles = each(restore, (band[None, :, :, column.start : column.end] for column in columns))
+        for column, tile in zip(columns, tiles, strict=True):
+            kept = tile[0, :, kept_rows, column.first - column.start : min(column.last, width) - column.start]
             restored[
                 :, row.first : row.first + kept.shape[1], column.first : column.first + kept.shape[2]
             ] = kept

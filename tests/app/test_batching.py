@@ -75,6 +75,16 @@ class TestForming:
         assert names(queue.take()) == ["a"]
         assert names(queue.take()) == ["b"]
 
+    def test_there_is_room_for_as_many_as_are_computed_side_by_side(self, clock: Clock) -> None:
+        at_once = {SMALL: 2, WIDE: 3}
+        queue = BatchQueue[str, str](
+            batch_pixels=400, throughput=Throughput(100), at_once=at_once.__getitem__, clock=clock
+        )
+        queue.put([*entries(WIDE, "a", "b", "c", "d"), *entries(SMALL, "e", "f", "g", "h", "i")])
+        assert names(queue.take()) == ["a", "b", "c"]
+        assert names(queue.take()) == ["d"]
+        assert names(queue.take()) == ["e", "f", "g", "h"], "the budget has room for more"
+
     def test_the_budget_can_shrink_between_batches(self, queue: BatchQueue[str, str]) -> None:
         queue.put(entries(SMALL, "a", "b", "c"))
         queue.batch_pixels = 200

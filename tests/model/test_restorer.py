@@ -1,6 +1,7 @@
 """The one front door: whatever goes in comes out in its own size and order, whoever else is being served."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,6 +94,54 @@ def test_batches_are_tiled_too(own: Restorer, rainy: Tensor):
     for image, prompt, restored in zip(images, (HEAVY, UNCHANGED), together, strict=True):
         (alone,) = own.restore([image], [prompt])
         assert difference(restored, alone) <= 1
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_parts_of_a_batch_are_computed_side_by_side(
+    weights: Path, shipped: Restorer, rainy: Tensor, count: int, in_place: bool
+):
+    images = [rainy[:, 8 * i :, 16 * i :][:, :45, :70].clone() for i in range(count)]
+    prompts = [HEAVY, UNCHANGED, Prompt()][: min(count, 3)] + [HEAVY] * (count - 3)
+    expected = [shipped.restore([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
+    restorer = build(weights)
+    run = restorer._run  # pyright: ignore[reportPrivateUsage]
+    together = threading.Barrier(2)
+    batches: list[int] = []
+
+    def meeting(batch: Tensor, features: TextFeatures) -> Tensor:
+        batches.append(len(batch))
+        if len(batches) <= 2:
+            together.wait(30)
+        return run(batch, features)
+
+    restorer._run = meeting  # pyright: ignore[reportPrivateUsage]
+    restored = restorer.restore(images, prompts, in_place=in_place)
+    assert batches == {2: [1, 1], 5: [2, 2, 1]}[count]
+    for i in range(count):
+        assert difference(restored[i], expected[i]) <= 1
+        assert (restored[i] is images[i]) is in_place
+
+
+def test_no_more_is_computed_at_once_than_there_are_cores_and_room_for(weights: Path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(16)
+    try:
+        restorer = build(weights)
+    finally:
+        torch.set_num_threads(before)
+    assert restorer.at_once(64, 64) == 16
+    assert restorer.at_once(720, 720) == 4
+    assert restorer.at_once(720, 728) == 1, "tiles are computed side by side, not these"
 
 
 def test_bfloat16_is_within_a_level_of_float32_at_the_median(weights: Path, shipped: Restorer, rainy: Tensor):
@@ -328,9 +377,9 @@ def test_a_batch_for_which_memory_does_not_suffice_is_left_to_who_made_it(
 ) -> None:
     restorer = build(weights)
     Memory(restorer, 100 * 100, WANT[1])
-    images = [rainy[:, :64, :96], rainy[:, 64:128, :96]]
+    images = [rainy[:, :64, :96], rainy[:, 64:128, :96]] * restorer.at_once(64, 96)
     with pytest.raises(torch.OutOfMemoryError):
-        restorer.restore(images, [HEAVY, HEAVY])
+        restorer.restore(images, [HEAVY] * len(images))
     assert restorer.out_of_memory == 0
 
 

@@ -94,7 +94,7 @@ def test_it_gives_up_between_tiles(tiling: Restorer, rainy: Tensor):
 
     with pytest.raises(AbandonedError):
         tiling.restore([rainy], [HEAVY], cancelled=cancelled)
-    assert len(asked) == 3
+    assert 3 <= len(asked) <= 2 + torch.get_num_threads(), "those that are computed side by side ask at once"
 
 
 def test_a_batch_that_nobody_waits_for_is_not_begun(tiling: Restorer, rainy: Tensor):
