@@ -300,8 +300,9 @@ def calibrate(
 ) -> Calibration:
     """Warm a network up, and find the smallest batch that uses the device well.
 
-    Batches of `side` x `side` images are doubled for as long as that makes them `gain` times as fast per
-    pixel and a batch stays under `max_seconds`.
+    Batches of `side` x `side` images are doubled until that has not made them `gain` times as fast per pixel
+    twice in a row (a second image may only move from all cores to one of its own, a third and a fourth share
+    the calls of the first two), or a batch would take longer than `max_seconds`.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=generator)
@@ -309,13 +310,15 @@ def calibrate(
     network.restore([image], [Prompt()])
     overhead = min(_seconds(network, [image[:, :8, :8]]) for _ in range(4))
     best = Calibration(pixels_per_second=0.0, batch_pixels=pixels, overhead=overhead)
-    count = 1
-    while count <= max_images:
+    count, in_vain = 1, 0
+    while count <= max_images and in_vain < 2:
         seconds = min(_seconds(network, [image] * count) for _ in range(3))
         speed = count * pixels / seconds
         if speed < gain * best.pixels_per_second:
-            break
-        best = Calibration(pixels_per_second=speed, batch_pixels=count * pixels, overhead=overhead)
+            in_vain += 1
+        else:
+            best = Calibration(pixels_per_second=speed, batch_pixels=count * pixels, overhead=overhead)
+            in_vain = 0
         if 2 * seconds > max_seconds:
             break
         count *= 2
