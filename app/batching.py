@@ -1,8 +1,12 @@
 """Admission, queue, batch forming, cancellation and drain. Knows neither HTTP nor networks.
 
-The event loop admits and puts; one device thread takes. A batch is formed at the moment the taker is free:
+The event loop admits and puts; the device's threads take. A batch is formed at the moment a taker is free:
 the oldest waiting entry is its head, and it is filled, in order of arrival across the whole queue, with
 entries of the head's key up to a budget of pixels. Nothing waits for a batch to become fuller.
+
+A CPU is taken by several threads, the lanes: batches side by side, each on a share of the cores, wait for
+nothing but their own, while a network spread over all cores waits for the slowest of them in every layer. An
+image that is alone gets all cores.
 """
 
 import itertools
@@ -122,15 +126,25 @@ class Throughput:
         return pixels / self._pixels_per_second if self._pixels_per_second > 0.0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch of so many images, since when, and the part of the device that it takes."""
+
+    key: BatchKey
+    images: int
+    since: float
+    share: float
+
+
 class BatchQueue(Generic[Payload, Result]):
-    """The queue between many producers and the one taker.
+    """The queue between many producers and the takers, one for each lane of the device.
 
     Args:
-        batch_pixels: padded pixels in one batch at most; a single larger image still makes a batch of its
-            own, and so do as many as are computed side by side.
+        batch_pixels: padded pixels at most in one batch, or in those of all lanes together; a single larger
+            image still makes a batch of its own.
+        lanes: takers.
         throughput: speed of the usual model.
         speeds: of models that have one of their own.
-        at_once: how many images of a key the device computes side by side; a batch has room for them.
         clock: monotonic seconds.
     """
 
@@ -138,24 +152,22 @@ class BatchQueue(Generic[Payload, Result]):
         self,
         *,
         batch_pixels: int,
+        lanes: int = 1,
         throughput: Throughput | None = None,
         speeds: Mapping[str, Throughput] | None = None,
-        at_once: Callable[[BatchKey], int] = lambda _key: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if batch_pixels < 1:
             raise ValueError("batch_pixels must be positive")
         self.batch_pixels = batch_pixels
+        self.lanes = lanes
         self.throughput = throughput or Throughput()
         self._speeds = speeds or {}
-        self._at_once = at_once
         self._clock = clock
         self._order = itertools.count()
         self._waiting: dict[BatchKey, dict[int, Entry[Payload, Result]]] = {}
         self._images = 0
-        self._running: BatchKey | None = None
-        self._running_images = 0
-        self._running_since = 0.0
+        self._running: dict[int, _Running] = {}
         self._busy_seconds = 0.0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
@@ -181,9 +193,9 @@ class BatchQueue(Generic[Payload, Result]):
         """Seconds, by measured throughput, until everything waiting and running now is done."""
         with self._changed:
             left = 0.0
-            if self._running is not None:
-                whole = self._seconds(self._running, self._running_images, batches=1)
-                left = max(0.0, whole - (self._clock() - self._running_since))
+            for one in self._running.values():
+                whole = self._seconds(one.key, one.images, batches=1)
+                left += max(0.0, whole - self._taken(one))
             for key, entries in self._waiting.items():
                 left += self._seconds(key, len(entries), batches=math.ceil(len(entries) / self._room(key)))
             return left
@@ -194,10 +206,9 @@ class BatchQueue(Generic[Payload, Result]):
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds so far in which the taker had a batch."""
+        """Seconds so far of the device that went into batches: of a lane alone, its share of them."""
         with self._changed:
-            running = self._clock() - self._running_since if self._running is not None else 0.0
-            return self._busy_seconds + running
+            return self._busy_seconds + sum(map(self._taken, self._running.values()))
 
     def put(self, entries: Sequence[Entry[Payload, Result]]) -> None:
         """Append entries in order; all of them or none.
@@ -214,32 +225,51 @@ class BatchQueue(Generic[Payload, Result]):
                 entry.queued_at = now
                 self._waiting.setdefault(entry.key, {})[entry.order] = entry
                 self._images += 1
-            self._changed.notify()
+            self._changed.notify_all()
         for entry in entries:
             # by key and order: an entry that its own reply referred to would outlive its request
             entry.reply.add_done_callback(
                 lambda _, key=entry.key, order=entry.order: self._forget(key, order)
             )
 
-    def take(self) -> list[Entry[Payload, Result]]:
-        """Wait for work and form a batch; the previous batch counts as done.
+    def take(self, lane: int = 0) -> list[Entry[Payload, Result]]:
+        """Wait for work and form a batch; the lane's previous batch counts as done.
+
+        Where there are several lanes, an image that is alone in the whole service goes to lane 0, which then
+        has the whole device; all others wait for it, as they would on a device without lanes.
 
         Returns:
             Entries of one key, oldest first, each marked as running. Empty once the queue is closed and
             drained.
         """
         with self._changed:
-            self._busy_seconds = self.busy_seconds
-            self._running = None
+            done = self._running.pop(lane, None)
+            if done is not None:
+                self._busy_seconds += self._taken(done)
+                self._changed.notify_all()
             while True:
-                batch = self._form()
-                if batch:
-                    self._running, self._running_images = batch[0].key, len(batch)
-                    self._running_since = self._clock()
-                    return batch
-                if self._closed:
+                alone = self._images == 1 and not self._running
+                if not self._device_is_taken and (lane == 0 or not alone):
+                    batch = self._form()
+                    if batch:
+                        share = 1.0 if alone or self.lanes == 1 else 1 / self.lanes
+                        self._running[lane] = _Running(batch[0].key, len(batch), self._clock(), share)
+                        return batch
+                if self._closed and not self._images:
                     return []
                 self._changed.wait()
+
+    def share(self, lane: int = 0) -> float:
+        """Which part of the device is for the batch that this lane has taken."""
+        with self._changed:
+            return self._running[lane].share
+
+    @property
+    def _device_is_taken(self) -> bool:
+        return any(one.share == 1.0 for one in self._running.values())
+
+    def _taken(self, one: _Running) -> float:
+        return one.share * (self._clock() - one.since)
 
     def close(self) -> None:
         """Take no more entries; those that wait will still be given out."""
@@ -264,7 +294,7 @@ class BatchQueue(Generic[Payload, Result]):
         return speed.seconds(images * key.pixels) + batches * speed.overhead
 
     def _room(self, key: BatchKey) -> int:
-        return max(self._at_once(key), self.batch_pixels // self.weigh(key.model, key.pixels))
+        return max(1, self.batch_pixels // self.lanes // self.weigh(key.model, key.pixels))
 
     def _form(self) -> list[Entry[Payload, Result]]:
         batch: list[Entry[Payload, Result]] = []

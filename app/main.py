@@ -55,6 +55,10 @@ from model.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 
+MOST_LANES = 4
+"""Batches that run side by side on a CPU by default: with few cores each is waited for; with many, a share of
+them for each batch is not worth more batches."""
+
 LAST_WORDS_SECONDS = 2.0
 """How long answers may take to be sent after the device has failed."""
 
@@ -226,14 +230,18 @@ def _load(
         captioner = Captioner(settings.captioner, settings.captioner_pretrained, settings.device)
         captioner.load()
     calibrations = {name: calibrate(restorer) for name, restorer in restorers.items()}
-    speeds = {
-        name: Throughput(one.pixels_per_second, overhead=one.overhead) for name, one in calibrations.items()
+    lanes = settings.device_lanes or (
+        min(torch.get_num_threads(), MOST_LANES) if device_type(settings.device) == "cpu" else 1
+    )
+    speeds = {  # a small batch keeps one lane from the others
+        name: Throughput(one.pixels_per_second, overhead=one.overhead / lanes)
+        for name, one in calibrations.items()
     }
     queue: RestorationQueue = BatchQueue(
         batch_pixels=settings.batch_pixels or calibrations[default].batch_pixels,
         throughput=speeds[default],
         speeds=speeds,
-        at_once=lambda key: restorers[key.model].at_once(key.height, key.width),
+        lanes=lanes,
     )
     for name, restorer in restorers.items():
         precision = str(restorer.precision).removeprefix("torch.")

@@ -166,14 +166,18 @@ class Pipeline:
         )
         self._queue = queue
         self._on_failure = on_failure
-        self._worker = DeviceWorker(
-            restorers,
-            queue,
-            on_batch=metrics.observe_batch,
-            on_failure=self._fail,
-            hang_seconds=settings.hang_seconds,
-            tracing=tracing,
-        )
+        self._workers = [
+            DeviceWorker(
+                restorers,
+                queue,
+                on_batch=metrics.observe_batch,
+                on_failure=self._fail,
+                hang_seconds=settings.hang_seconds,
+                tracing=tracing,
+                lane=lane,
+            )
+            for lane in range(queue.lanes)
+        ]
         self._codecs = ThreadPoolExecutor(
             settings.codec_threads or usable_cores(), "codec", initializer=compute_alone
         )
@@ -189,16 +193,14 @@ class Pipeline:
         metrics.inflight_bytes_limit.set(settings.max_inflight_bytes)
         metrics.watch_device(
             busy_seconds=lambda: queue.busy_seconds,
-            steps=lambda: self._worker.steps,
-            out_of_memory=lambda: (
-                self._worker.out_of_memory + sum(one.out_of_memory for one in restorers.values())
-            ),
+            steps=lambda: sum(worker.steps for worker in self._workers),
+            out_of_memory=lambda: sum(one.out_of_memory for one in (*self._workers, *restorers.values())),
         )
 
     @property
     def alive(self) -> bool:
-        """Whether the device thread runs."""
-        return self._worker.alive
+        """Whether all threads of the device run."""
+        return all(worker.alive for worker in self._workers)
 
     @property
     def ready(self) -> bool:
@@ -210,14 +212,16 @@ class Pipeline:
         self._on_failure(reason)
 
     def start(self) -> None:
-        """Start the device thread."""
-        self._worker.start()
+        """Start the threads of the device."""
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
         """Finish what is queued, then end all threads. Blocks."""
         self.admission.drain()
         self._queue.close()
-        self._worker.join()
+        for worker in self._workers:
+            worker.join()
         self._codecs.shutdown(cancel_futures=True)
 
     def restorer(self, name: str | None) -> Restorer:

@@ -81,9 +81,12 @@ class Settings(BaseSettings):
         "up, and the process ends.",
     )
     batch_pixels: NonNegativeInt = Field(
+        default=0, description="Padded pixels at most in the batches that run; 0: measured at warm-up."
+    )
+    device_lanes: NonNegativeInt = Field(
         default=0,
-        description="Padded pixels in one batch at most, but on a CPU as many images as it has cores; 0: "
-        "measured at warm-up.",
+        description="Batches that run side by side, each on its share of the cores, when several images "
+        "wait; 0: one per core up to four on a CPU, one on a GPU.",
     )
     codec_threads: NonNegativeInt = Field(
         default=0, description="Threads that decode and encode; 0: one per CPU core."

@@ -1,4 +1,4 @@
-"""The device thread: takes batches off the queue and runs them through the network."""
+"""The threads of the device: they take batches off the queue and run them through the network."""
 
 import logging
 import math
@@ -91,7 +91,7 @@ RestorationQueue = BatchQueue[Job, Restored]
 
 
 class DeviceWorker:
-    """Owns the device: one thread, one batch at a time.
+    """A lane of the device, all of it where there is one: one thread, one batch at a time.
 
     When a batch fails it is halved, and the halves again, until only the image that is to blame fails. After
     a lack of memory the queue's pixel budget is halved as well, and doubled again as time passes. Where the
@@ -103,6 +103,7 @@ class DeviceWorker:
         on_failure: told, once and in any thread, why the device does not work any more.
         hang_seconds: a run of the network that takes longer will never end.
         tracing: makes the spans of batches.
+        lane: of those that the queue has.
 
     Attributes:
         steps: runs of the network begun so far: one for a batch, one for each tile of a large image.
@@ -118,8 +119,10 @@ class DeviceWorker:
         on_failure: Callable[[str], None] = lambda _reason: None,
         hang_seconds: float = math.inf,
         tracing: Tracing | None = None,
+        lane: int = 0,
     ) -> None:
         self._networks = networks
+        self._lane = lane
         self._queue = queue
         self._on_batch = on_batch
         self._on_failure = on_failure
@@ -153,9 +156,6 @@ class DeviceWorker:
         self._thread.join(0 if self._failed else timeout)
 
     def _run(self) -> None:
-        # a thread begins with the number that any thread set last; the codecs' threads set theirs to one
-        torch.get_num_threads()
-        torch.set_num_threads(self._cores)
         try:
             while self._restore_next():
                 pass
@@ -187,8 +187,10 @@ class DeviceWorker:
 
     def _restore_next(self) -> bool:
         """Restore one batch and let go of it; False when the queue is closed and drained."""
-        entries = self._queue.take()
+        entries = self._queue.take(self._lane)
         if entries:
+            # a thread begins with the number that any thread set last; the codecs' threads set theirs to one
+            compute_on(max(1, round(self._cores * self._queue.share(self._lane))))
             self._regrow()
             self._running = entries
             try:
@@ -212,7 +214,7 @@ class DeviceWorker:
         for span in spans:
             span.started = started
 
-        def given_up() -> bool:  # asked before every run of the network, by any thread
+        def given_up() -> bool:  # asked before every run of the network, and by several threads
             with self._lock:
                 self.steps += 1
             self._step_at = time.monotonic()
@@ -255,7 +257,7 @@ class DeviceWorker:
                 self._fail(entries[0], RestorationError("the network failed on this image"))
             return
         finished = attempt.finished
-        self._queue.speed(key.model).observe(pixels, attempt.seconds)
+        self._queue.speed(key.model).observe(pixels, attempt.seconds * self._queue.share(self._lane))
         self._on_batch(len(entries), pixels)
         for entry, image in zip(entries, images, strict=True):
             entry.payload.span.finished = finished
@@ -276,8 +278,13 @@ class DeviceWorker:
 
 def compute_alone() -> None:
     """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
-    torch.get_num_threads()  # the first call takes over the process's number; only then can it be changed
-    torch.set_num_threads(1)
+    compute_on(1)
+
+
+def compute_on(cores: int) -> None:
+    """Let this thread compute on so many cores."""
+    if torch.get_num_threads() != cores:  # the first call takes over the process's number
+        torch.set_num_threads(cores)
 
 
 @dataclass(frozen=True, slots=True)

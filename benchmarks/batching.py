@@ -47,7 +47,7 @@ PROMPT = "a photo with heavy rain streaks"
 MIX = [((256, 256), 8), ((384, 256), 6), ((128, 128), 16), ((96, 160), 8), ((512, 384), 2), ((300, 200), 6)]
 """Width and height, and how many of that size; every third a PNG, the others JPEG."""
 
-ROUNDS = 3
+ROUNDS = 9
 """Times that the mix is sent on end: its beginning and its end, where cores are idle, are to count little."""
 
 BATCHES = (1, 2, 4, 8)

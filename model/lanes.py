@@ -14,17 +14,16 @@ Value = TypeVar("Value")
 
 
 class Lanes:
-    """Threads that each compute one image on a share of the cores.
+    """Threads that each compute one image on a share of the calling thread's cores.
 
-    Spread over all cores, every layer of a network ends with a wait for the slowest of them, and many layers
-    are too small to be worth spreading; side by side, images wait for nothing but their own.
+    Spread over several cores, every layer of a network ends with a wait for the slowest of them, and many
+    layers are too small to be worth spreading; side by side, images wait for nothing but their own.
 
     Args:
-        cores: how many cores all lanes have together.
+        cores: how many there are at most.
     """
 
     def __init__(self, cores: int) -> None:
-        self.cores = cores
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="lane")
 
     def map(
@@ -33,17 +32,18 @@ class Lanes:
         """`function` of every item, in order, computed in groups of `at_once`, a lane for each of a group.
 
         Without gradients. Nothing is computed ahead of the group that is asked for. A single item is computed
-        by the calling thread on all cores. When one of a group fails, the others are waited for first.
+        by the calling thread on all its cores. When one of a group fails, the others are waited for first.
         """
         items = iter(items)
-        while group := list(itertools.islice(items, max(1, min(at_once, self.cores)))):
+        while group := list(itertools.islice(items, max(1, min(at_once, torch.get_num_threads())))):
             if len(group) == 1:
                 yield function(group[0])
             else:
                 yield from self._side_by_side(function, group)
 
     def _side_by_side(self, function: Callable[[Item], Value], group: Sequence[Item]) -> list[Value]:
-        share = self.cores // len(group)
+        cores = torch.get_num_threads()
+        share = cores // len(group)
 
         def compute(item: Item) -> Value:
             if torch.get_num_threads() != share:
@@ -53,8 +53,8 @@ class Lanes:
 
         computed = [self._pool.submit(compute, item) for item in group]
         wait(computed)
-        # a thread that is new begins with what any thread set last, which is to be all cores
-        torch.set_num_threads(self.cores)
+        # a thread that is new begins with what any thread set last
+        torch.set_num_threads(cores)
         return [one.result() for one in computed]
 
 

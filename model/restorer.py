@@ -66,7 +66,8 @@ class AbandonedError(RuntimeError):
 class Restorer:
     """A loaded network on its device, with padding, tiling, precision and a cache of encoded prompts.
 
-    `restore` is to be called by one thread at a time; `perceive` and the properties by any.
+    To be used by any number of threads at a time. On a CPU, each restores on as many cores as
+    `torch.get_num_threads()` says there, and computes parts of a batch, and tiles, side by side on them.
 
     Attributes:
         out_of_memory: images and tiles so far that did not fit into memory and were cut into smaller tiles.
@@ -137,13 +138,6 @@ class Restorer:
         """The size that an image is computed at: the next multiples of the network's own."""
         return self.tiling.padded(height), self.tiling.padded(width)
 
-    def at_once(self, height: int, width: int) -> int:
-        """How many parts of a batch of this padded size a CPU computes side by side, as far as cores and
-        memory go; 1 where an image is cut into tiles, and on a GPU, which computes a batch as one."""
-        if self._lanes is None or not self.tiling.fits(height, width):
-            return 1
-        return max(1, min(self._lanes.cores, MOST_AT_ONCE // (height * width)))
-
     def restore(
         self,
         images: Sequence[Tensor],
@@ -155,9 +149,8 @@ class Restorer:
         """Restores images of one padded size.
 
         Images up to a tile with its halo are computed together, larger ones one after the other and tile by
-        tile: memory is bounded by the tile, or by the batch of small images. On a CPU, parts of a batch are
-        computed side by side, and so are tiles. Where memory does not suffice for a single image or tile,
-        that is cut into smaller ones.
+        tile: memory is bounded by the tile, or by the batch of small images. Where it does not suffice for a
+        single image or tile, that is cut into smaller ones.
 
         Args:
             images: uint8 or uint16 (3, H, W) on the CPU, full scale, all with the same `padded_size`, in any
@@ -228,7 +221,7 @@ class Restorer:
             features = self.encode(prompts)
             results = list(images) if in_place else [torch.empty_like(image) for image in images]
             if self.tiling.fits(height, width):
-                at_once = self.at_once(height, width)
+                at_once = self._at_once(height, width)
                 list(self._side_by_side(restore_whole, even_parts(len(images), at_once), at_once=at_once))
                 return results
             tiles_side_by_side = partial(self._side_by_side, at_once=MOST_AT_ONCE // CPU_WINDOW**2)
@@ -236,6 +229,13 @@ class Restorer:
                 whole = partial(run_within_memory, features=features_of(slice(i, i + 1)), tiling=self.tiling)
                 restore_by_tiles(image, results[i], whole, self.tiling, each=tiles_side_by_side)
             return results
+
+    def _at_once(self, height: int, width: int) -> int:
+        """How many parts of a batch of this padded size are computed side by side, as far as the calling
+        thread's cores and memory go; 1 on a GPU, which computes a batch as one."""
+        if self._lanes is None:
+            return 1
+        return max(1, min(torch.get_num_threads(), MOST_AT_ONCE // (height * width)))
 
     def _side_by_side(
         self, function: Callable[[Item], Value], items: Iterable[Item], *, at_once: int

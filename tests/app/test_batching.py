@@ -75,16 +75,6 @@ class TestForming:
         assert names(queue.take()) == ["a"]
         assert names(queue.take()) == ["b"]
 
-    def test_there_is_room_for_as_many_as_are_computed_side_by_side(self, clock: Clock) -> None:
-        at_once = {SMALL: 2, WIDE: 3}
-        queue = BatchQueue[str, str](
-            batch_pixels=400, throughput=Throughput(100), at_once=at_once.__getitem__, clock=clock
-        )
-        queue.put([*entries(WIDE, "a", "b", "c", "d"), *entries(SMALL, "e", "f", "g", "h", "i")])
-        assert names(queue.take()) == ["a", "b", "c"]
-        assert names(queue.take()) == ["d"]
-        assert names(queue.take()) == ["e", "f", "g", "h"], "the budget has room for more"
-
     def test_the_budget_can_shrink_between_batches(self, queue: BatchQueue[str, str]) -> None:
         queue.put(entries(SMALL, "a", "b", "c"))
         queue.batch_pixels = 200
@@ -132,6 +122,79 @@ class TestForming:
     def test_a_budget_of_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="batch_pixels"):
             BatchQueue(batch_pixels=0)
+
+
+class TestLanes:
+    @pytest.fixture
+    def queue(self, clock: Clock) -> BatchQueue[str, str]:
+        return BatchQueue(batch_pixels=400, lanes=2, throughput=Throughput(100), clock=clock)
+
+    def test_each_takes_its_share_of_the_budget(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, *"abcde"))
+        assert names(queue.take(0)) == ["a", "b"]
+        assert names(queue.take(1)) == ["c", "d"]
+        assert queue.share(0) == queue.share(1) == 0.5
+        assert names(queue.take(0)) == ["e"]
+        assert queue.share(0) == 0.5, "the other lane still runs"
+
+    def test_an_image_that_is_alone_has_the_whole_device(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, "a"))
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(queue.take, 1)
+            time.sleep(0.05)
+            assert not other.done(), "it is for lane 0"
+            assert names(queue.take(0)) == ["a"]
+            assert queue.share(0) == 1.0
+            queue.put(entries(SMALL, "b", "c", "d"))
+            time.sleep(0.05)
+            assert not other.done(), "the device is taken"
+            assert names(queue.take(0)) in (["b", "c"], ["d"])
+            assert names(other.result(timeout=5)) in (["b", "c"], ["d"])
+        assert queue.share(0) == queue.share(1) == 0.5
+
+    def test_the_last_of_many_is_not_alone_while_others_run(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, *"abc"))
+        assert names(queue.take(0)) == ["a", "b"]
+        assert names(queue.take(1)) == ["c"]
+        assert queue.share(1) == 0.5
+
+    def test_time_of_a_lane_is_half_of_the_devices(self, queue: BatchQueue[str, str], clock: Clock) -> None:
+        queue.put([*entries(SMALL, "a", "b"), *entries(WIDE, "c")])
+        assert queue.backlog_seconds == pytest.approx(4.0)
+        queue.take(0)
+        queue.take(1)
+        assert queue.backlog_seconds == pytest.approx(4.0)
+        clock.now += 2
+        assert queue.backlog_seconds == pytest.approx(2.0)
+        assert queue.busy_seconds == pytest.approx(2.0)
+        queue.close()
+        assert queue.take(1) == []
+        assert queue.backlog_seconds == pytest.approx(1.0)
+        clock.now += 2
+        assert queue.busy_seconds == pytest.approx(3.0)
+        assert queue.take(0) == []
+        assert queue.backlog_seconds == 0.0
+
+    def test_all_are_told_when_there_is_nothing_more(self, queue: BatchQueue[str, str]) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            lanes = [pool.submit(queue.take, lane) for lane in range(2)]
+            time.sleep(0.05)
+            queue.close()
+            assert [lane.result(timeout=5) for lane in lanes] == [[], []]
+
+    def test_a_closed_queue_is_drained_by_all(self, queue: BatchQueue[str, str]) -> None:
+        queue.put(entries(SMALL, *map(str, range(9))))
+        queue.close()
+
+        def drain(lane: int) -> list[str]:
+            taken: list[str] = []
+            while batch := queue.take(lane):
+                taken += names(batch)
+            return taken
+
+        with ThreadPoolExecutor(2) as pool:
+            taken = pool.map(drain, range(2))
+            assert sorted(name for some in taken for name in some) == [str(number) for number in range(9)]
 
 
 class TestLeaving:

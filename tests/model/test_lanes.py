@@ -11,8 +11,16 @@ from model.lanes import Lanes, even_parts
 PATIENCE = 30.0
 
 
+@pytest.fixture(params=[4], autouse=True)
+def cores(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_answers_come_in_the_order_of_the_items():
-    lanes = Lanes(2)
+    lanes = Lanes(4)
     first_may_end = threading.Event()
 
     def double(item: int) -> int:
@@ -34,6 +42,7 @@ def test_as_many_as_asked_for_are_computed_at_once():
     assert sorted(Lanes(4).map(meet, range(3), at_once=3)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("cores", [2], indirect=True)
 def test_no_more_are_computed_at_once_than_there_are_cores():
     counting = threading.Lock()
     running = most = 0
@@ -47,7 +56,7 @@ def test_no_more_are_computed_at_once_than_there_are_cores():
         with counting:
             running -= 1
 
-    assert len(list(Lanes(2).map(count, range(8), at_once=8))) == 8
+    assert len(list(Lanes(4).map(count, range(8), at_once=8))) == 8
     assert most == 2
 
 
@@ -59,7 +68,7 @@ def test_nothing_is_computed_before_it_is_asked_for():
             taken.append(item)
             yield item
 
-    answers = Lanes(2).map(lambda item: item, items(), at_once=2)
+    answers = Lanes(4).map(lambda item: item, items(), at_once=2)
     assert taken == []
     assert next(answers) == 0
     assert taken == [0, 1]
@@ -78,7 +87,7 @@ def test_a_failure_is_told_after_the_others_have_ended():
         ended.set()
 
     with pytest.raises(ValueError, match="the first"):
-        list(Lanes(2).map(work, range(2), at_once=2))
+        list(Lanes(4).map(work, range(2), at_once=2))
     assert ended.is_set()
 
 
@@ -90,33 +99,27 @@ def threads_of_a_new_thread() -> int:
     return told[0]
 
 
-@pytest.fixture
-def four_cores() -> Iterator[Lanes]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield Lanes(4)
-    torch.set_num_threads(before)
+def test_the_cores_are_shared_and_given_back():
+    lanes = Lanes(4)
 
-
-def test_the_cores_are_shared_and_given_back(four_cores: Lanes):
     def threads(_: int) -> int:
         return torch.get_num_threads()
 
-    assert list(four_cores.map(threads, range(3), at_once=2)) == [2, 2, 4]
-    assert list(four_cores.map(threads, range(4), at_once=4)) == [1, 1, 1, 1]
-    assert list(four_cores.map(threads, range(2), at_once=4)) == [2, 2]
+    assert list(lanes.map(threads, range(3), at_once=2)) == [2, 2, 4]
+    assert list(lanes.map(threads, range(4), at_once=4)) == [1, 1, 1, 1]
+    assert list(lanes.map(threads, range(2), at_once=4)) == [2, 2]
     assert torch.get_num_threads() == 4
     assert threads_of_a_new_thread() == 4
 
 
 def test_a_single_item_is_computed_by_the_thread_that_asks():
-    (thread,) = Lanes(2).map(lambda _: threading.get_ident(), [0], at_once=2)
+    (thread,) = Lanes(4).map(lambda _: threading.get_ident(), [0], at_once=2)
     assert thread == threading.get_ident()
 
 
 def test_lanes_compute_without_gradients():
     weight = torch.ones(2, requires_grad=True)
-    for answer in Lanes(2).map(lambda factor: weight * factor, [1, 2], at_once=2):
+    for answer in Lanes(4).map(lambda factor: weight * factor, [1, 2], at_once=2):
         assert not answer.requires_grad
 
 

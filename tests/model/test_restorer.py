@@ -132,18 +132,6 @@ def test_parts_of_a_batch_are_computed_side_by_side(
         assert (restored[i] is images[i]) is in_place
 
 
-def test_no_more_is_computed_at_once_than_there_are_cores_and_room_for(weights: Path):
-    before = torch.get_num_threads()
-    torch.set_num_threads(16)
-    try:
-        restorer = build(weights)
-    finally:
-        torch.set_num_threads(before)
-    assert restorer.at_once(64, 64) == 16
-    assert restorer.at_once(720, 720) == 4
-    assert restorer.at_once(720, 728) == 1, "tiles are computed side by side, not these"
-
-
 def test_bfloat16_is_within_a_level_of_float32_at_the_median(weights: Path, shipped: Restorer, rainy: Tensor):
     image = rainy[:, 100:196, 40:136]
     (exact,) = shipped.restore([image], [HEAVY])
@@ -377,7 +365,7 @@ def test_a_batch_for_which_memory_does_not_suffice_is_left_to_who_made_it(
 ) -> None:
     restorer = build(weights)
     Memory(restorer, 100 * 100, WANT[1])
-    images = [rainy[:, :64, :96], rainy[:, 64:128, :96]] * restorer.at_once(64, 96)
+    images = [rainy[:, :64, :96], rainy[:, 64:128, :96]] * (2 * torch.get_num_threads())
     with pytest.raises(torch.OutOfMemoryError):
         restorer.restore(images, [HEAVY] * len(images))
     assert restorer.out_of_memory == 0
