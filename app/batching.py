@@ -13,6 +13,7 @@ import itertools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -337,8 +338,9 @@ class BatchQueue(Generic[Payload, Result]):
 class Ticket:
     """What one request holds of the service's capacity; made by `Admission.admit`."""
 
-    def __init__(self, admission: "Admission") -> None:
+    def __init__(self, admission: "Admission", announced_bytes: int) -> None:
         self._admission = admission
+        self._announced_bytes = announced_bytes
         self._images = 0
         self._bytes = 0
         self._pixels = 0
@@ -367,7 +369,7 @@ class Ticket:
         Raises:
             AdmissionError: they would not be restored within `wait_seconds`.
         """
-        self._admission.expect_pixels(count, wait_seconds)
+        self._admission.expect_pixels(count, wait_seconds, self._announced_bytes)
         self._pixels += count
 
     def drop_images(self) -> None:
@@ -391,6 +393,10 @@ class Ticket:
 HEADROOM = 0.7
 """Part of the time that a request has which others' work may take up: estimates are off, and its own images
 are to be decoded, restored and encoded as well."""
+
+
+RECENT_REQUESTS = 32
+"""Requests that say how many pixels the next one has at least, by the bytes that it announces."""
 
 
 class Admission:
@@ -424,6 +430,7 @@ class Admission:
         self._images = 0
         self._bytes = 0
         self._pixels = 0
+        self._pixels_per_byte: deque[float] = deque(maxlen=RECENT_REQUESTS)
 
     @property
     def requests(self) -> int:
@@ -466,7 +473,7 @@ class Admission:
             AdmissionError: the service is draining or full.
         """
         self.check(wait_seconds=wait_seconds, expected_bytes=expected_bytes)
-        ticket = Ticket(self)
+        ticket = Ticket(self, expected_bytes)
         self._requests += 1
         try:
             yield ticket
@@ -477,12 +484,16 @@ class Admission:
     def check(self, *, wait_seconds: float = math.inf, expected_bytes: int = 0) -> None:
         """Refuse what `admit` would refuse.
 
+        What it costs is guessed from the bytes that it announces, as if it were the least compressed of the
+        last requests. In a rush the backlog is always just short of too much; to learn from the image itself
+        that it is one too many takes several times as long as to refuse it here.
+
         Raises:
             AdmissionError: the service is draining or full.
         """
         if self._draining:
             raise self._refusal("draining", "the service is shutting down", self.backlog_seconds)
-        self._check_backlog(0, wait_seconds)
+        self._check_backlog(round(expected_bytes * min(self._pixels_per_byte, default=0)), wait_seconds)
         self._check_images(1)
         self._check_bytes(expected_bytes)
 
@@ -495,8 +506,10 @@ class Admission:
         """See `Ticket.drop_images`."""
         self._images -= count
 
-    def expect_pixels(self, count: int, wait_seconds: float) -> None:
+    def expect_pixels(self, count: int, wait_seconds: float, announced_bytes: int) -> None:
         """See `Ticket.add_pixels`."""
+        if announced_bytes > 0:
+            self._pixels_per_byte.append(count / announced_bytes)
         self._check_backlog(count, wait_seconds)
         self._pixels += count
 

@@ -246,18 +246,21 @@ def throughput(client: Client, repeats: int) -> dict[str, Any]:
     }
 
 
-def codec_threads(client: Client, repeats: int) -> dict[str, float]:
-    """The mix through services with other codec pools, in turn: speed in parts of the default one."""
-    pictures = mixed()
-    pools = sorted({1, CODEC_THREADS, 2 * CODEC_THREADS})
+def settings(client: Client, repeats: int) -> dict[str, float]:
+    """The mix through services with other codec pools and with one lane, in turn: speed in parts of the
+    default one."""
+    pictures = mixed() * (ROUNDS // 3)
+    others = [{"DERAIN_CODEC_THREADS": str(n)} for n in sorted({1, CODEC_THREADS, 2 * CODEC_THREADS})]
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack, ThreadPoolExecutor(CONCURRENCY) as clients:
-        others = {
-            str(threads): Client(stack.enter_context(service(DERAIN_CODEC_THREADS=str(threads))).url)
-            for threads in pools
+        services = {"default": client} | {
+            ", ".join(f"{name} {value}" for name, value in other.items()): Client(
+                stack.enter_context(service(**other)).url
+            )
+            for other in [*others, {"DERAIN_DEVICE_LANES": "1"}]
         }
         for _ in range(1 + repeats):
-            for name, one in ({"default": client} | others).items():
+            for name, one in services.items():
                 one.reconnect()
                 saturated = timed(lambda one=one: list(clients.map(one.derain, pictures)))
                 seconds.setdefault(name, []).append(saturated)
@@ -329,7 +332,7 @@ def main(
             "overhead": lambda: overhead(client, requests),
             "neighbours": lambda: neighbours(client, 10),
             "throughput": lambda: throughput(client, repeats),
-            "codec_threads": lambda: codec_threads(client, repeats),
+            "settings": lambda: settings(client, repeats),
         }.items():
             measured[name] = measure()
             print(name, json.dumps(measured[name], indent=2), flush=True)
