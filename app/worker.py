@@ -189,8 +189,7 @@ class DeviceWorker:
         """Restore one batch and let go of it; False when the queue is closed and drained."""
         entries = self._queue.take(self._lane)
         if entries:
-            # a thread begins with the number that any thread set last; the codecs' threads set theirs to one
-            compute_on(max(1, round(self._cores * self._queue.share(self._lane))))
+            compute_on(self._cores_of(self._queue.share(self._lane)))
             self._regrow()
             self._running = entries
             try:
@@ -199,6 +198,13 @@ class DeviceWorker:
                 self._step_at = None
             self._running = []
         return bool(entries) and not self._failed
+
+    def _cores_of(self, share: float) -> int:
+        """How many cores this lane has now; where they do not come out even, the first lanes have one more."""
+        if share == 1.0:
+            return self._cores
+        each, more = divmod(self._cores, self._queue.lanes)
+        return max(1, each + (self._lane < more))
 
     def _regrow(self) -> None:
         if self._queue.batch_pixels < self._batch_pixels and time.monotonic() >= self._regrow_at:
