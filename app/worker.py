@@ -200,7 +200,8 @@ class DeviceWorker:
         return bool(entries) and not self._failed
 
     def _cores_of(self, share: float) -> int:
-        """How many cores this lane has now; where they do not come out even, the first lanes have one more."""
+        """How many cores this lane has now; of cores that do not come out even, the first lanes have one
+        more."""
         if share == 1.0:
             return self._cores
         each, more = divmod(self._cores, self._queue.lanes)
