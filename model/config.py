@@ -163,5 +163,5 @@ PRESETS: dict[str, NetworkConfig] = {
         text=TextConfig(clip="ViT-B-32", pretrained="laion2b_s34b_b79k", width=512),
     ),
     "m": _of_convolutions(encoder_blocks=(6, 4, 2), decoder_blocks=(6, 3)),
-    "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(2, 1)),
+    "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(5, 2)),
 }
