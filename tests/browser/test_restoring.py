@@ -202,8 +202,8 @@ class TestNetworks:
         options = page.locator("#model option")
         expect(options).to_have_count(2)
         assert options.all_text_contents() == [
-            "tvi-derain-s, 2.1 million weights (usual)",
-            "other, 2.1 million weights",
+            "tvi-derain-s, 2.3 million weights (usual)",
+            "other, 2.3 million weights",
         ]
         expect(page.get_by_label("Network")).to_have_value("")
         page.locator("#files").set_input_files(CAT)

@@ -33,7 +33,7 @@ LARGER = {
     "deeper": PRESETS["m"],
     "wider": with_restoration(widths=(64, 128, 352), decoder_widths=(64, 128)),
     "both": with_restoration(
-        widths=(48, 96, 192), decoder_widths=(48, 96), encoder_blocks=(4, 2, 3), decoder_blocks=(2, 2)
+        widths=(48, 96, 192), decoder_widths=(48, 96), encoder_blocks=(4, 2, 3), decoder_blocks=(6, 2)
     ),
 }
 
