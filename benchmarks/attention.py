@@ -63,7 +63,8 @@ def attention_of(restorer: Restorer, image: Tensor, sentence: str) -> tuple[Tens
     strides = restorer.network.config.restoration.strides
 
     def look(stride: int, block: Any, arguments: tuple[Tensor, Tensor, Tensor]) -> None:
-        seen[stride] = block.attention(*arguments)[0].mean(0)
+        (heard,) = arguments[2]  # the rest is padding
+        seen[stride] = block.attention(*arguments)[0].mean(0)[heard]
 
     hooks = [
         block.register_forward_pre_hook(partial(look, strides[int(level)]))
