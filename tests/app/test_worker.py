@@ -67,6 +67,8 @@ class FragileNetwork(WholeNetwork):
 
 
 class Bench:
+    start: Callable[[], object]
+
     def __init__(self) -> None:
         self.queue: RestorationQueue = BatchQueue(batch_pixels=8 * SIDE * SIDE)
         self.reports: list[tuple[int, int]] = []
@@ -76,6 +78,7 @@ class Bench:
             self.queue,
             on_batch=lambda images, pixels: self.reports.append((images, pixels)),
         )
+        self.start = self.worker.start
 
     def put(self, *values: int) -> list[RestorationEntry]:
         entries = [
@@ -192,6 +195,62 @@ def test_batches_grow_again_when_there_is_memory(bench: Bench, monkeypatch: pyte
     for _ in range(5):
         value_of(bench.put(1)[0])
     assert bench.queue.batch_pixels == whole
+
+
+class MeetingNetwork(FragileNetwork):
+    """Begins its first batches only when there are two of them at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together = threading.Barrier(2)
+        self.first: Iterator[int] = iter(range(2))
+        self.cores: set[int] = set()
+
+    def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        self.cores.add(torch.get_num_threads())
+        if next(self.first, None) is not None:
+            self.together.wait(30)
+        return super().run(images, prompts)
+
+
+@pytest.fixture
+def two_lanes() -> Iterator[tuple[Bench, MeetingNetwork]]:
+    """Two workers on one queue; neither has begun."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    bench, network = Bench(), MeetingNetwork()
+    bench.queue = BatchQueue(batch_pixels=8 * SIDE * SIDE, lanes=2)
+    workers = [
+        DeviceWorker({"network": network}, bench.queue, on_batch=lambda *_: None, lane=lane)
+        for lane in range(2)
+    ]
+    bench.start = lambda: [worker.start() for worker in workers]
+    yield bench, network
+    bench.queue.close()
+    for worker in workers:
+        worker.join(timeout=10)
+        assert not worker.alive
+    torch.set_num_threads(before)
+
+
+def test_lanes_compute_side_by_side_and_lose_nothing(two_lanes: tuple[Bench, MeetingNetwork]) -> None:
+    bench, network = two_lanes
+    entries = bench.put(*range(20, 60), POISON)
+    bench.start()
+    assert [value_of(entry) for entry in entries[:-1]] == [value + value % 3 for value in range(20, 60)]
+    with pytest.raises(RestorationError):
+        entries[-1].reply.result(timeout=10)
+    assert max(network.batches) == 4, "half of the budget"
+    assert network.cores == {1}, "half of the cores"
+
+
+def test_an_image_alone_has_all_cores(two_lanes: tuple[Bench, MeetingNetwork]) -> None:
+    bench, network = two_lanes
+    network.first = iter(())  # it need not meet another
+    bench.start()
+    for value in (20, 21, 22):
+        assert value_of(bench.put(value)[0]) == value + value % 3
+    assert network.cores == {2}
 
 
 class BrokenNetwork(WholeNetwork):
