@@ -353,11 +353,11 @@ def test_where_memory_does_not_suffice_tiles_become_smaller_until_it_does(
     image = rainy[:, :250, :370].clone()
     (expected,) = build(weights).restore([image], [HEAVY])
     scarce = build(weights, tile=tile)
-    memory = Memory(scarce, 210 * 210, error)
+    memory = Memory(scarce, 240 * 240, error)
     (restored,) = scarce.restore([image], [HEAVY], in_place=in_place)
     assert difference(restored, expected) <= 1
     assert scarce.out_of_memory > 0
-    assert max(memory.sizes) > 210 * 210, "the larger were tried"
+    assert max(memory.sizes) > 240 * 240, "the larger were tried"
 
 
 def test_a_batch_for_which_memory_does_not_suffice_is_left_to_who_made_it(
