@@ -48,7 +48,7 @@ from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.timeouts import BodyPace
 from app.tracing import Tracing, TracingError
-from app.worker import RestorationQueue, calibrate
+from app.worker import MIN_BATCH_PIXELS, RestorationQueue, calibrate
 from model import checkpoint_folders, memory
 from model.captioner import Captioner
 from model.restorer import Restorer
@@ -238,7 +238,8 @@ def _load(
         for name, one in calibrations.items()
     }
     queue: RestorationQueue = BatchQueue(
-        batch_pixels=settings.batch_pixels or calibrations[default].batch_pixels,
+        batch_pixels=settings.batch_pixels
+        or max(calibrations[default].batch_pixels, lanes * MIN_BATCH_PIXELS),
         throughput=speeds[default],
         speeds=speeds,
         lanes=lanes,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -20,8 +20,8 @@ from model.restorer import AbandonedError, is_out_of_memory
 logger = logging.getLogger(__name__)
 
 MIN_BATCH_PIXELS = 256 * 256
-"""Small images share a batch even where a disturbed warm-up saw no use in it: it saves the calls between
-them."""
+"""Small images share a batch, on each lane, even where a disturbed warm-up saw no use in it: it saves the
+calls between them."""
 
 
 REGROW_SECONDS = 60.0
@@ -336,7 +336,7 @@ def calibrate(
         if 2 * seconds > max_seconds:
             break
         count *= 2
-    return replace(best, batch_pixels=max(best.batch_pixels, MIN_BATCH_PIXELS))
+    return best
 
 
 def _seconds(network: Network, images: list[torch.Tensor]) -> float:

@@ -107,7 +107,7 @@ def test_limits_and_memory_are_told(fresh: httpx.Client) -> None:
     assert value(series, "derain_inflight_images_limit") == settings.max_queue_images
     assert value(series, "derain_inflight_bytes_limit") == settings.max_inflight_bytes
     assert value(series, "derain_deadline_seconds") == settings.deadline_seconds
-    assert value(series, "derain_batch_pixels_limit") > 0
+    assert value(series, "derain_batch_pixels_limit") >= 256 * 256, "however warm-up was disturbed"
     allocated, free, total = (
         value(series, "derain_device_memory_bytes", kind=kind) for kind in ("allocated", "free", "total")
     )
