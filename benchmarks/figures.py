@@ -94,6 +94,12 @@ def aims() -> list[Aim]:
         at_most("around the work, median", own["median"], 2, "{:g} ms"),
         at_most("around the work, 99th percentile", own["p99"], 10, "{:g} ms"),
         at_least(
+            "throughput, over the best offline with the same codecs",
+            ratios["service_of_offline_with_codecs"],
+            0.9,
+            "{:.2f}",
+        ),
+        at_least(
             "throughput, over the network's with nothing else to do",
             ratios["service_of_offline_network_alone"],
             0.9,
@@ -214,10 +220,10 @@ def draw_batching(file: Path) -> None:
         speeds = [measured[name] for name in labels]
         bars = panel.barh(list(labels.values()), speeds, color=[QUIET, QUIET, ACCENT])
         panel.bar_label(bars, [f"{speed / measured['network']:.2f}" for speed in speeds], padding=4)
-        panel.axvline(0.9 * measured["network"], color=WARM, linestyle="--", linewidth=1)
+        panel.axvline(0.9 * measured["with_codecs"], color=WARM, linestyle="--", linewidth=1)
         panel.invert_yaxis()
         panel.margins(x=0.1)
-        panel.set_xlabel("megapixels per second; dashed: 0.90 of the network's, which was asked for")
+        panel.set_xlabel("megapixels per second; dashed: 0.90 of that with codecs, which was asked for")
         save(figure, file)
 
 
