@@ -396,7 +396,10 @@ are to be decoded, restored and encoded as well."""
 
 
 RECENT_REQUESTS = 32
-"""Requests that say how many pixels the next one has at least, by the bytes that it announces."""
+"""Requests that say how many pixels the next one has, by the bytes that it announces."""
+
+ALIKE = 2.0
+"""Requests tell of each other's pixels if one announces no more than so many times the bytes of the other."""
 
 
 class Admission:
@@ -430,7 +433,7 @@ class Admission:
         self._images = 0
         self._bytes = 0
         self._pixels = 0
-        self._pixels_per_byte: deque[float] = deque(maxlen=RECENT_REQUESTS)
+        self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT_REQUESTS)  # bytes, pixels
 
     @property
     def requests(self) -> int:
@@ -484,16 +487,16 @@ class Admission:
     def check(self, *, wait_seconds: float = math.inf, expected_bytes: int = 0) -> None:
         """Refuse what `admit` would refuse.
 
-        What it costs is guessed from the bytes that it announces, as if it were the least compressed of the
-        last requests. In a rush the backlog is always just short of too much; to learn from the image itself
-        that it is one too many takes several times as long as to refuse it here.
+        What it costs is guessed from the bytes that it announces. In a rush the backlog is always just short
+        of too much; to learn from the image itself that it is one too many takes several times as long as to
+        refuse it here.
 
         Raises:
             AdmissionError: the service is draining or full.
         """
         if self._draining:
             raise self._refusal("draining", "the service is shutting down", self.backlog_seconds)
-        self._check_backlog(round(expected_bytes * min(self._pixels_per_byte, default=0)), wait_seconds)
+        self._check_backlog(self._guessed_pixels(expected_bytes), wait_seconds)
         self._check_images(1)
         self._check_bytes(expected_bytes)
 
@@ -508,10 +511,10 @@ class Admission:
 
     def expect_pixels(self, count: int, wait_seconds: float, announced_bytes: int) -> None:
         """See `Ticket.add_pixels`."""
-        if announced_bytes > 0:
-            self._pixels_per_byte.append(count / announced_bytes)
         self._check_backlog(count, wait_seconds)
         self._pixels += count
+        if announced_bytes > 0:
+            self._recent.append((announced_bytes, count))
 
     def forget_pixels(self, count: int) -> None:
         """See `Ticket.drop_pixels`."""
@@ -525,6 +528,19 @@ class Admission:
     def release_bytes(self, count: int) -> None:
         """See `Ticket.release`."""
         self._bytes -= count
+
+    def _guessed_pixels(self, announced_bytes: int) -> int:
+        """Those of the least compressed among the last requests of about that length that were taken on; 0
+        where there was none.
+
+        Others of another length tell nothing, lest a few tiny files of huge pictures keep everybody out.
+        """
+        guesses = (
+            announced_bytes * pixels / length
+            for length, pixels in self._recent
+            if length <= ALIKE * announced_bytes and announced_bytes <= ALIKE * length
+        )
+        return round(min(guesses, default=0))
 
     def _check_backlog(self, pixels: int, wait_seconds: float) -> None:
         waiting = self.backlog_seconds

@@ -56,8 +56,8 @@ from model.restorer import Restorer
 logger = logging.getLogger(__name__)
 
 MOST_LANES = 4
-"""Batches that run side by side on a CPU by default: with few cores each is waited for; with many, a share of
-them for each batch is not worth more batches."""
+"""Batches that run side by side on a CPU by default. Of many cores each batch has several: more batches would
+keep each image waiting for longer."""
 
 LAST_WORDS_SECONDS = 2.0
 """How long answers may take to be sent after the device has failed."""

@@ -53,7 +53,7 @@ def _check(scope: Scope) -> None:
     headers = Headers(scope=scope)
     waits = _number(headers.get("x-request-timeout"), pipeline.settings.deadline_seconds)
     pipeline.admission.check(
-        wait_seconds=waits - READING_SECONDS,
+        wait_seconds=max(0.0, waits - READING_SECONDS),
         expected_bytes=int(_number(headers.get("content-length"), 0)),
     )
 

@@ -413,43 +413,59 @@ class TestAdmission:
     def test_what_others_of_its_bytes_cost_is_refused_before_it_is_read(self) -> None:
         admission = self.make(backlog=6.0)
         with admission.admit(expected_bytes=100) as ticket:
-            ticket.add_pixels(500, 10.0)
+            ticket.add_pixels(900, 10.0)
             ticket.drop_pixels()  # in the queue, say, and done
-        admission.check(wait_seconds=10.0, expected_bytes=200)
+        admission.check(wait_seconds=10.0, expected_bytes=110)
         with pytest.raises(AdmissionError, match=r"would take 7\.1 seconds") as refused:
-            admission.check(wait_seconds=10.0, expected_bytes=220)
+            admission.check(wait_seconds=10.0, expected_bytes=120)
         assert refused.value.reason == "backlog"
         assert refused.value.retry_after == 1
 
     def test_the_guess_is_by_the_least_compressed_of_the_last(self) -> None:
         admission = self.make(backlog=6.0)
-        for announced, pixels in ((100, 800), (100, 200), (0, 10)):
+        for announced, pixels in ((400, 800), (400, 400), (0, 10)):
             with admission.admit(expected_bytes=announced) as ticket:
                 ticket.add_pixels(pixels, 10.0)
+        admission.check(wait_seconds=10.0, expected_bytes=800)
+        admission.check(wait_seconds=10.0, expected_bytes=200)
+        for _ in range(40):
+            with admission.admit(expected_bytes=400) as ticket:
+                ticket.add_pixels(800, 10.0)
         admission.check(wait_seconds=10.0, expected_bytes=500)
         with pytest.raises(AdmissionError):
             admission.check(wait_seconds=10.0, expected_bytes=510)
+
+    def test_what_is_of_another_length_tells_nothing(self) -> None:
+        admission = self.make(backlog=6.0)
         for _ in range(40):
-            with admission.admit(expected_bytes=100) as ticket:
-                ticket.add_pixels(800, 10.0)
+            with admission.admit(expected_bytes=10) as ticket:
+                ticket.add_pixels(900, 10.0)
         with pytest.raises(AdmissionError):
-            admission.check(wait_seconds=10.0, expected_bytes=200)
+            admission.check(wait_seconds=10.0, expected_bytes=20)
+        admission.check(wait_seconds=10.0, expected_bytes=21)
+        admission.check(wait_seconds=10.0, expected_bytes=4)
+
+    def test_what_is_refused_tells_nothing(self) -> None:
+        admission = self.make(backlog=6.0)
+        with admission.admit(expected_bytes=100) as ticket, pytest.raises(AdmissionError):
+            ticket.add_pixels(5000, 10.0)
+        admission.check(wait_seconds=10.0, expected_bytes=100)
 
     def test_what_announces_nothing_is_not_guessed(self) -> None:
         admission = self.make(backlog=6.9)
         with admission.admit(expected_bytes=1) as ticket:
-            ticket.add_pixels(50, 10.0)
+            ticket.add_pixels(60, 10.0)
             ticket.drop_pixels()
         admission.check(wait_seconds=10.0)
         with pytest.raises(AdmissionError):
-            admission.check(wait_seconds=10.0, expected_bytes=3)
+            admission.check(wait_seconds=10.0, expected_bytes=2)
 
     def test_what_comes_alone_is_tried_whatever_is_guessed(self) -> None:
         admission = self.make()
         with admission.admit(expected_bytes=1) as ticket:
             ticket.add_pixels(10**6, 10.0)
             ticket.drop_pixels()
-        admission.check(wait_seconds=10.0, expected_bytes=500)
+        admission.check(wait_seconds=10.0, expected_bytes=1)
 
     def test_images_are_bounded_over_all_requests(self) -> None:
         admission = self.make(backlog=8.0)
