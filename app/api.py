@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import ClientDisconnect
 
+from app.admission import Ticket
 from app.answers import ANSWERS, JSON, check_answerable, choose_answer, render
-from app.batching import Ticket
 from app.errors import ProblemError, bad_field
 from app.forms import BodyLimits, Submission, read_submission
 from app.negotiation import Accept

@@ -12,7 +12,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from app import heic, images
-from app.batching import Admission, AdmissionError, BatchKey, DeadlineError, Ticket
+from app.admission import Admission, Ticket
+from app.batching import AdmissionError, BatchKey, DeadlineError
 from app.cores import usable_cores
 from app.errors import ImageProblemError, ProblemError, bad_field
 from app.formats import ImageError, ImageFormat
