@@ -255,7 +255,7 @@ def draw_overload(file: Path) -> None:
         refused.set_xticks(range(len(loads)), list(loads))
         refused.set_title("slowest of all, ms; dashed: most for a refusal", loc="left")
         refused.margins(y=0.1)
-        refused.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+        refused.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.88))
         save(figure, file)
 
 
