@@ -14,6 +14,7 @@ import torch
 
 from app.batching import BatchQueue, Entry
 from app.tracing import NOBODY, Span, Tracing
+from model.lanes import compute_on
 from model.prompts import Prompt
 from model.restorer import AbandonedError, is_out_of_memory
 
@@ -286,12 +287,6 @@ class DeviceWorker:
 def compute_alone() -> None:
     """Let this thread compute without helpers: perceiving must not take the cores that restoring runs on."""
     compute_on(1)
-
-
-def compute_on(cores: int) -> None:
-    """Let this thread compute on so many cores."""
-    if torch.get_num_threads() != cores:  # the first call takes over the process's number
-        torch.set_num_threads(cores)
 
 
 @dataclass(frozen=True, slots=True)

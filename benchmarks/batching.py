@@ -250,14 +250,13 @@ def settings(client: Client, repeats: int) -> dict[str, float]:
     """The mix through services with other codec pools and with one lane, in turn: speed in parts of the
     default one."""
     pictures = mixed() * (ROUNDS // 3)
-    others = [{"DERAIN_CODEC_THREADS": str(n)} for n in sorted({1, CODEC_THREADS, 2 * CODEC_THREADS})]
+    pools = sorted({1, CODEC_THREADS, 2 * CODEC_THREADS})
+    others = [*(("DERAIN_CODEC_THREADS", str(threads)) for threads in pools), ("DERAIN_DEVICE_LANES", "1")]
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack, ThreadPoolExecutor(CONCURRENCY) as clients:
         services = {"default": client} | {
-            ", ".join(f"{name} {value}" for name, value in other.items()): Client(
-                stack.enter_context(service(**other)).url
-            )
-            for other in [*others, {"DERAIN_DEVICE_LANES": "1"}]
+            f"{name} {value}": Client(stack.enter_context(service(**{name: value})).url)
+            for name, value in others
         }
         for _ in range(1 + repeats):
             for name, one in services.items():

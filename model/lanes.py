@@ -46,16 +46,20 @@ class Lanes:
         share = cores // len(group)
 
         def compute(item: Item) -> Value:
-            if torch.get_num_threads() != share:
-                torch.set_num_threads(share)
+            compute_on(share)
             with torch.inference_mode():  # a thread's own
                 return function(item)
 
         computed = [self._pool.submit(compute, item) for item in group]
         wait(computed)
-        # a thread that is new begins with what any thread set last
-        torch.set_num_threads(cores)
+        torch.set_num_threads(cores)  # for threads that are new
         return [one.result() for one in computed]
+
+
+def compute_on(cores: int) -> None:
+    """Let this thread compute on so many cores. A thread that is new begins with what any thread set last."""
+    if torch.get_num_threads() != cores:  # the first call takes over the process's number
+        torch.set_num_threads(cores)
 
 
 def even_parts(count: int, lanes: int) -> list[slice]:
