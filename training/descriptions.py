@@ -297,15 +297,31 @@ FILLER = [
 
 
 def sentence(
-    attributes: Attributes, rng: random.Random, wording: Wording = TRAINING, *, detail: float = 0.7
+    attributes: Attributes,
+    rng: random.Random,
+    wording: Wording = TRAINING,
+    *,
+    detail: float = 0.7,
+    noun: str | None = None,
 ) -> str:
-    """A random sentence about `attributes`; density and direction each with probability `detail`."""
-    words = rng.choice(wording.kinds[attributes.kind])
+    """A random sentence about `attributes`; density and direction each with probability `detail`.
+
+    `noun` names the degradation instead of one of the wording's.
+    """
+    words = noun or rng.choice(wording.kinds[attributes.kind])
     if attributes.density is not None and rng.random() < detail:
         words = f"{rng.choice(wording.densities[attributes.density])} {words}"
     if attributes.direction is not None and rng.random() < detail:
         words = f"{words} {rng.choice(wording.directions[attributes.direction])}"
     return rng.choice(wording.carriers).format(words)
+
+
+def unheard_of(rng: random.Random) -> str:
+    """A word for rain that is in no list: an unknown one, or one that is joined to `rain`."""
+    stranger = _stranger(rng)
+    return rng.choice(
+        (stranger, f"rain{stranger}", f"rain {stranger}", f"{stranger}rain", f"{stranger} rain")
+    )
 
 
 def mentioned(attributes: Attributes, rng: random.Random, *, detail: float = 0.7) -> Attributes:

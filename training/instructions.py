@@ -2,9 +2,9 @@
 
 What a sentence names is removed and the rest stays: rain alone leaves the haze and the noise, haze alone
 leaves the rain. Most samples are described in full, some ask for less or for nothing, and the rest comes
-without a prompt (the null token), which removes everything. Now and then the rain is described as
-perception might mistake it, or a clean picture is called rainy and the other way round: then what is seen
-counts, not what was said.
+without a prompt (the null token), which removes everything. An unknown word in a kind's place is taken for
+rain, since that is what is asked for here. Now and then the rain is described as perception might mistake it,
+or a clean picture is called rainy and the other way round: then what is seen counts, not what was said.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 
 from model.prompts import DENSITIES, DIRECTIONS, Prompt
-from training.descriptions import TRAINING, Attributes, Wording, canonical, caption, disturb, sentence
+from training.descriptions import (
+    TRAINING,
+    Attributes,
+    Wording,
+    canonical,
+    caption,
+    disturb,
+    sentence,
+    unheard_of,
+)
 from training.rain import Degraded, density_name, direction_name
 
 UNCHANGED = (
@@ -187,7 +196,9 @@ def in_full(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
         return Request(text=rng.choice(PLAIN) + (" and the haze" if haze else ""), haze=haze)
     if way < 0.35:
         return Request(text=rng.choice(COMPLETELY), thorough=True)
-    if way < 0.55:
+    if way < 0.43:
+        return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
+    if way < 0.60:
         named, text = attributes, sentence(attributes, rng, wording)
     else:
         named = misperceived(attributes, rng) if rng.random() < 0.4 else attributes

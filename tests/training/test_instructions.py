@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from training.descriptions import TRAINING, Attributes
 from training.instructions import (
     LIGHTLY,
     LIGHTLY_KEEPS,
+    OTHER,
     RAIN_ONLY,
     UNCHANGED,
     Mixture,
@@ -48,19 +50,23 @@ def test_only_what_is_named_is_removed(attributes: Attributes) -> None:
         else:
             wants_haze = named(asked, *hazy) and asked.text not in RAIN_ONLY
             assert asked.haze == wants_haze
-            rainy = (
-                "rain",
-                "shower",
-                "drizzle",
-                "downpour",
-                "cloudburst",
-                "streak",
-                "precipitation",
-                "wet",
-                "falling",
-            )
-            if not named(asked, *rainy, "clean", "dry", "clear", "wrong", "degrad", "restore"):
-                assert asked.rain_left == 1.0
+            others = [word for kind in OTHER for word in TRAINING.kinds[kind]]
+            if named(asked, *others) and not named(asked, *TRAINING.kinds["rain"]):
+                assert asked.rain_left == 1.0 or asked.haze
+            if asked.rain_left == 1.0:
+                assert named(asked, *others)
+
+
+def test_a_word_that_nobody_knows_is_taken_for_rain() -> None:
+    known = [word for words in TRAINING.kinds.values() for word in words]
+    full = drawn(RAIN, Mixture(full=1, partial=0, unchanged=0))
+    unknown = [
+        asked for asked in full if not named(asked, *known, "rain", "clean", "dry", "restore", "streaks")
+    ]
+    assert len(unknown) > 5
+    assert all(asked.rain_left == 0 and not asked.haze and not asked.noise for asked in unknown)
+    joined = re.compile(r"rain[a-z]+|[a-z]+rain")
+    assert sum(bool(joined.search(asked.text or "")) for asked in full) > 20
 
 
 @pytest.mark.parametrize(
