@@ -15,11 +15,12 @@ neighbours: small images that arrive while a large one is being restored; what t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ ROUNDS = 9
 
 BATCHES = (1, 2, 4, 8)
 CONCURRENCY = 24
-CODEC_THREADS = os.cpu_count() or 1
+CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,38 @@ class Client:
         return Answered(seconds, stages, int(response.headers["X-Derain-Batch-Size"]))
 
 
+async def saturate(url: str, pictures: Iterable[Picture]) -> list[int]:
+    """Post all, `CONCURRENCY` at a time over connections that stay open. Returns the sizes of their batches.
+
+    As little client as there can be: what it computes is taken from the service's cores.
+
+    Raises:
+        RuntimeError: one is refused.
+    """
+    address = urlsplit(url)
+    waiting = iter(pictures)
+    sizes: list[int] = []
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for picture in waiting:
+            head = (
+                f"POST /derain?prompt={quote(PROMPT)} HTTP/1.1\r\nHost: here\r\n"
+                f"Content-Type: {picture.media_type}\r\nContent-Length: {len(picture.data)}\r\n\r\n"
+            )
+            writer.write(head.encode() + picture.data)
+            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+            fields = dict(line.lower().split(": ", 1) for line in lines)
+            body = await reader.readexactly(int(fields["content-length"]))
+            if status.split()[1] != "200":
+                raise RuntimeError(body.decode())
+            sizes.append(int(fields["x-derain-batch-size"]))
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
+    return sizes
+
+
 def mixed() -> list[Picture]:
     """The mix, sizes well shuffled, always in the same way."""
     sizes = [size for size, count in MIX for _ in range(count)]
@@ -150,7 +183,7 @@ class Offline:
         self._restorer = restorer
         self._pictures = pictures
         self._decoded = [self._decode(picture) for picture in pictures]
-        self._pool = ThreadPoolExecutor(CODEC_THREADS)
+        self._pool = ThreadPoolExecutor(CORES)
         by_size: dict[tuple[int, int], list[Tensor]] = {}
         for photograph in self._decoded:
             by_size.setdefault(self._size(photograph), []).append(photograph.pixels)
@@ -212,26 +245,23 @@ class Offline:
         return images.decode(picture.data, ImageLimits(2**27))
 
 
-def throughput(client: Client, repeats: int) -> dict[str, Any]:
-    """Megapixels per second offline and through the service, in turn; ratios of medians."""
+def throughput(url: str, repeats: int) -> dict[str, Any]:
+    """Megapixels per second offline and through the service, in turn; ratios of medians. Beside them, how
+    much of the machine's cores the client takes while the service is saturated."""
     restorer = Restorer.from_checkpoint(default_weights_dir() / "tvi-derain-s")
     pictures = mixed() * ROUNDS
     offline = Offline(restorer, pictures)
     megapixels = sum(picture.pixels for picture in pictures) / 1e6
     seconds: dict[str, list[float]] = {"network": [], "with_codecs": [], "service": []}
     sizes: list[int] = []
-    with ThreadPoolExecutor(CONCURRENCY) as clients:
-
-        def saturate() -> None:
-            client.reconnect()
-            sizes.extend(answer.batch_size for answer in clients.map(client.derain, pictures))
-
-        saturate()
-        sizes.clear()
-        for _ in range(repeats):
-            seconds["network"].append(timed(offline.network))
-            seconds["with_codecs"].append(timed(offline.with_codecs))
-            seconds["service"].append(timed(saturate))
+    client_seconds = 0.0
+    asyncio.run(saturate(url, pictures))
+    for _ in range(repeats):
+        seconds["network"].append(timed(offline.network))
+        seconds["with_codecs"].append(timed(offline.with_codecs))
+        computed = time.process_time()
+        seconds["service"].append(timed(lambda: sizes.extend(asyncio.run(saturate(url, pictures)))))
+        client_seconds += time.process_time() - computed
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "images": len(pictures),
@@ -241,27 +271,26 @@ def throughput(client: Client, repeats: int) -> dict[str, Any]:
         "mean_batch_service": round(statistics.mean(sizes), 2),
         "megapixels_per_second": {name: round(megapixels / value, 3) for name, value in medians.items()},
         "spread_seconds": {name: [round(min(v), 2), round(max(v), 2)] for name, v in seconds.items()},
+        "client_share_of_cores": round(client_seconds / sum(seconds["service"]) / CORES, 3),
         "service_of_offline_with_codecs": round(medians["with_codecs"] / medians["service"], 3),
         "service_of_offline_network_alone": round(medians["network"] / medians["service"], 3),
     }
 
 
-def settings(client: Client, repeats: int) -> dict[str, float]:
+def settings(url: str, repeats: int) -> dict[str, float]:
     """The mix through services with other codec pools and with one lane, in turn: speed in parts of the
     default one."""
     pictures = mixed() * (ROUNDS // 3)
-    pools = sorted({1, CODEC_THREADS, 2 * CODEC_THREADS})
+    pools = sorted({1, CORES, 2 * CORES})
     others = [*(("DERAIN_CODEC_THREADS", str(threads)) for threads in pools), ("DERAIN_DEVICE_LANES", "1")]
     seconds: dict[str, list[float]] = {}
-    with ExitStack() as stack, ThreadPoolExecutor(CONCURRENCY) as clients:
-        services = {"default": client} | {
-            f"{name} {value}": Client(stack.enter_context(service(**{name: value})).url)
-            for name, value in others
+    with ExitStack() as stack:
+        services = {"default": url} | {
+            f"{name} {value}": stack.enter_context(service(**{name: value})).url for name, value in others
         }
         for _ in range(1 + repeats):
             for name, one in services.items():
-                one.reconnect()
-                saturated = timed(lambda one=one: list(clients.map(one.derain, pictures)))
+                saturated = timed(lambda one=one: asyncio.run(saturate(one, pictures)))
                 seconds.setdefault(name, []).append(saturated)
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     return {name: round(medians["default"] / value, 3) for name, value in medians.items()}
@@ -324,14 +353,14 @@ def main(
 ) -> None:
     """Start a service and measure it."""
     keep_freed_memory()  # as the service does, for what is measured in this process
-    measured: dict[str, Any] = {"cpu_cores": os.cpu_count()}
+    measured: dict[str, Any] = {"cpu_cores": CORES}
     with service() as running:
         client = Client(running.url)
         for name, measure in {
             "overhead": lambda: overhead(client, requests),
             "neighbours": lambda: neighbours(client, 10),
-            "throughput": lambda: throughput(client, repeats),
-            "settings": lambda: settings(client, repeats),
+            "throughput": lambda: throughput(running.url, repeats),
+            "settings": lambda: settings(running.url, repeats),
         }.items():
             measured[name] = measure()
             print(name, json.dumps(measured[name], indent=2), flush=True)
