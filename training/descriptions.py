@@ -6,9 +6,15 @@ to be done about it is said by the instructions of `training/instructions.py`, w
 
 from __future__ import annotations
 
+import gzip
 import random
+import re
 import string
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+
+from open_clip.tokenizer import default_bpe
 
 from model.prompts import describe
 
@@ -92,14 +98,42 @@ TRAINING = Wording(
             "rain streaks in a hazy scene",
             "rain and a foggy veil",
         ),
-        "haze": ("haze", "fog", "mist", "a hazy veil", "a milky fog over the scene"),
-        "noise": ("sensor noise", "grain", "a noisy image", "high iso noise", "speckle"),
-        "blur": ("blur", "a blurry image", "out of focus", "motion blur", "a soft unsharp picture"),
+        "haze": (
+            "haze",
+            "fog",
+            "mist",
+            "a hazy veil",
+            "a milky fog over the scene",
+            "foggy weather",
+            "smog",
+            "thin fog",
+            "a misty morning",
+        ),
+        "noise": (
+            "sensor noise",
+            "grain",
+            "a noisy image",
+            "high iso noise",
+            "speckle",
+            "noise",
+            "digital noise",
+        ),
+        "blur": (
+            "blur",
+            "a blurry image",
+            "out of focus",
+            "motion blur",
+            "a soft unsharp picture",
+            "blurriness",
+            "camera shake",
+        ),
         "raindrops": (
             "raindrops on the lens",
             "water drops on the glass",
             "drops on the windshield",
             "droplets on the camera",
+            "a wet lens",
+            "droplets on a window",
         ),
     },
     densities={
@@ -287,6 +321,30 @@ HELD_OUT = Wording(
     carriers=("a shot with {}", "what spoils it is {}", "{} in the frame", "we got {}"),
 )
 
+SPOKEN = (
+    "It was raining really hard when I took this from my car, can you fix it?",
+    "get rid of these white lines",
+    "make it look like a sunny day",
+    "heavy downpour at night, headlights of cars",
+    "dashcam footage, bad weather, wipers on",
+    "the kids' soccer game got rained on",
+    "thunderstorm over the city",
+    "it's pouring cats and dogs",
+    "I want to see the license plate clearly",
+    "take out the bad weather",
+    "enhance this image",
+    "improve quality",
+    "monsoon",
+    "typhoon",
+    "restore",
+    "Entferne den Regen",
+    "enlever la pluie de la photo",
+    "quitar la lluvia",
+    "surveillance camera at night in heavy rain, streaks in front of the lens",
+    "image degraded by rain streaks of various sizes and directions",
+)
+"""What people may send for a rainy photograph, who know of none of these lists. Held out as well."""
+
 FILLER = [
     "street", "car", "road", "people", "city", "house", "tree", "dog", "window", "bridge",
     "river", "boat", "flower", "night", "camera", "dashcam", "traffic", "old", "red", "small",
@@ -294,6 +352,22 @@ FILLER = [
     "snow", "wall", "lamp", "today", "holiday", "trip",
 ]  # fmt: skip
 """Words that say nothing about a degradation."""
+
+JOINING = (
+    "the", "a", "in", "of", "and", "my", "on", "with", "to", "it", "is", "was", "this", "that", "at", "for",
+    "please", "i", "you", "we", "from", "can", "when", "so",
+)  # fmt: skip
+
+TELLING = re.compile(
+    "haz|fog|mist|smog|smok|veil|steam|cloud|nois|grain|speck|iso|blur|focus|soft|sharp|drop|lens|glass|dirt|"
+    "keep|kept|lea|left|stay|remain|retain|preserv|noth|never|not|dont|without|chang|touch|alter|orig|same|intact|"
+    "ignor|skip|stop|undo|alone|half|part|light|slight|little|bit|less|reduc|some|only|weak|gent|mild|faint|"
+    "subtl|tone"
+)
+"""What words have in them that could say what is wrong besides rain, or ask for less than all of it to go."""
+
+FREQUENT = 12_000
+"""Words of English that are looked at."""
 
 
 def sentence(
@@ -316,12 +390,30 @@ def sentence(
     return rng.choice(wording.carriers).format(words)
 
 
+@cache
+def english() -> tuple[str, ...]:
+    """The most frequent words of CLIP's vocabulary but for those that tell something (`TELLING`)."""
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        merges = (line.split() for line in file if line.endswith("</w>\n"))
+        words = ("".join(merge).removesuffix("</w>") for merge in merges if len(merge) == 2)
+        frequent = islice((word for word in words if re.fullmatch("[a-z]{3,12}", word)), FREQUENT)
+        return tuple(word for word in frequent if not TELLING.search(word))
+
+
 def unheard_of(rng: random.Random) -> str:
     """A word for rain that is in no list: an unknown one, or one that is joined to `rain`."""
     stranger = _stranger(rng)
     return rng.choice(
         (stranger, f"rain{stranger}", f"rain {stranger}", f"{stranger}rain", f"{stranger} rain")
     )
+
+
+def chatter(rng: random.Random) -> str:
+    """Words at random, of which at most one says something: rain."""
+    words = [rng.choice(JOINING) if rng.random() < 0.4 else _stranger(rng) for _ in range(rng.randint(1, 9))]
+    if rng.random() < 0.3:
+        words.insert(rng.randint(0, len(words)), rng.choice(TRAINING.kinds["rain"]))
+    return " ".join(words)
 
 
 def mentioned(attributes: Attributes, rng: random.Random, *, detail: float = 0.7) -> Attributes:
@@ -365,6 +457,9 @@ def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: fl
 
 
 def _stranger(rng: random.Random) -> str:
-    if rng.random() < 0.6:
+    way = rng.random()
+    if way < 0.3:
         return rng.choice(FILLER)
+    if way < 0.7:
+        return rng.choice(english())
     return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(3, 9)))

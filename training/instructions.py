@@ -2,9 +2,9 @@
 
 What a sentence names is removed and the rest stays: rain alone leaves the haze and the noise, haze alone
 leaves the rain. Most samples are described in full, some ask for less or for nothing, and the rest comes
-without a prompt (the null token), which removes everything. An unknown word in a kind's place is taken for
-rain, since that is what is asked for here. Now and then the rain is described as perception might mistake it,
-or a clean picture is called rainy and the other way round: then what is seen counts, not what was said.
+without a prompt (the null token), which removes everything. Of a sentence that says nothing known, rain is to
+go: that is what all come for. Now and then the rain is described as perception might mistake it, or a clean
+picture is called rainy and the other way round: then what is seen counts, not what was said.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from training.descriptions import (
     Wording,
     canonical,
     caption,
+    chatter,
     disturb,
     sentence,
     unheard_of,
@@ -47,6 +48,13 @@ UNCHANGED = (
     "preserve everything",
     "do not remove anything",
     "no processing",
+    "don't remove the rain",
+    "do not derain",
+    "leave the rain in",
+    "i like the rain so keep it",
+    "the rain should stay",
+    "return the original",
+    "same as the input",
 )
 LIGHTLY = (
     "remove the rain lightly",
@@ -65,6 +73,10 @@ LIGHTLY = (
     "remove a little of the rain",
     "light deraining",
     "derain gently",
+    "less rain please",
+    "keep some of the rain",
+    "remove some rain",
+    "halve the rain",
 )
 PLAIN = (
     "remove the rain",
@@ -196,9 +208,11 @@ def in_full(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
         return Request(text=rng.choice(PLAIN) + (" and the haze" if haze else ""), haze=haze)
     if way < 0.35:
         return Request(text=rng.choice(COMPLETELY), thorough=True)
-    if way < 0.43:
+    if way < 0.41:
         return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
-    if way < 0.60:
+    if way < 0.49:
+        return Request(text=chatter(rng))
+    if way < 0.64:
         named, text = attributes, sentence(attributes, rng, wording)
     else:
         named = misperceived(attributes, rng) if rng.random() < 0.4 else attributes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training.descriptions import TRAINING, Attributes
+from training.descriptions import JOINING, TRAINING, Attributes, chatter, english
 from training.instructions import (
     LIGHTLY,
     LIGHTLY_KEEPS,
@@ -39,7 +39,7 @@ def named(request: Request, *words: str) -> bool:
 
 @pytest.mark.parametrize("attributes", [RAIN, VEILED, Attributes("clean")])
 def test_only_what_is_named_is_removed(attributes: Attributes) -> None:
-    hazy = ("haze", "hazy", "fog", "mist", "milky", "veil")
+    hazy = ("haze", "hazy", "fog", "mist", "milky", "veil", "smog")
     for asked in drawn(attributes, EVERYTHING):
         if asked.text is None:
             assert asked == Request(text=None, haze=True, noise=True)
@@ -110,3 +110,24 @@ def test_a_batch_gets_targets_and_captions_by_its_prompts() -> None:
     assert 0 < len(captions) < len(wanted.prompts)
     assert wanted.thorough.any()
     assert not wanted.thorough.all()
+
+
+def test_strangers_are_words_of_english_that_ask_for_nothing() -> None:
+    words = english()
+    assert len(words) > 10_000
+    assert {"camera", "garden", "thanks"} <= {*words}
+    assert not {"haze", "foggy", "keep", "unchanged", "nothing", "slightly", "lens", "blurry"} & {*words}
+
+
+def test_a_sentence_that_says_nothing_known_asks_for_the_rain_to_go() -> None:
+    rng = random.Random(5)
+    said = [chatter(rng) for _ in range(200)]
+    assert sum(named(Request(text=text), *TRAINING.kinds["rain"]) for text in said) < 120
+    assert max(len(text.split()) for text in said) > 8
+    chatted = [
+        asked
+        for asked in drawn(RAIN, Mixture(full=1, partial=0, unchanged=0))
+        if len({*(asked.text or "").split()} & {*JOINING, *english()}) > 4
+    ]
+    assert chatted
+    assert all(asked.rain_left == 0 for asked in chatted)
