@@ -231,6 +231,12 @@ def train(
     revive: Annotated[
         bool, typer.Option("--revive", help="Let units of --start-from that have died begin anew.")
     ] = False,
+    only_text: Annotated[
+        bool,
+        typer.Option(
+            "--only-text", help="Let only the text encoder's adapters learn, half of it from unknown words."
+        ),
+    ] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
@@ -257,6 +263,7 @@ def train(
     from model.config import PRESETS
     from training.export import export_run
     from training.grow import GrowthError
+    from training.instructions import Mixture
     from training.scenes import DataError
     from training.train import Stage, TrainConfig
     from training.train import train as run
@@ -267,6 +274,8 @@ def train(
         raise typer.BadParameter("give either --steps or --minutes", param_hint="--steps")
     if revive and start_from is None:
         raise typer.BadParameter("goes with --start-from", param_hint="--revive")
+    if only_text and not text:
+        raise typer.BadParameter("does not go with --no-text", param_hint="--only-text")
     if half and export is None:
         raise typer.BadParameter("goes with --export", param_hint="--half")
     weights = default_weights_dir()
@@ -276,6 +285,8 @@ def train(
         text=text,
         start_from=None if start_from is None else str(start_from),
         revive=revive,
+        only_text=only_text,
+        mixture=Mixture(strange=0.5) if only_text else Mixture(),
         steps=steps,
         minutes=minutes,
         seed=seed,

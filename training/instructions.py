@@ -137,12 +137,13 @@ LIGHTLY_KEEPS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Shares of the kinds of prompt; the rest of 1 comes without one. `captioned` of all have a caption as
-    well."""
+    """Shares of the kinds of prompt; the rest of 1 comes without one. `strange` of the full ones say nothing
+    that is known; `captioned` of all have a caption as well."""
 
     full: float = 0.72
     partial: float = 0.12
     unchanged: float = 0.05
+    strange: float = 0.15
     captioned: float = 0.10
 
 
@@ -208,16 +209,19 @@ def in_full(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
         return Request(text=rng.choice(PLAIN) + (" and the haze" if haze else ""), haze=haze)
     if way < 0.35:
         return Request(text=rng.choice(COMPLETELY), thorough=True)
-    if way < 0.41:
-        return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
-    if way < 0.49:
-        return Request(text=chatter(rng))
-    if way < 0.64:
+    if way < 0.55:
         named, text = attributes, sentence(attributes, rng, wording)
     else:
         named = misperceived(attributes, rng) if rng.random() < 0.4 else attributes
         text = canonical(named)
     return Request(text=text, haze="haze" in named.kind, noise=named.kind == "noise")
+
+
+def in_strange_words(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
+    """A prompt that says nothing known: all rain is to go."""
+    if rng.random() < 0.4:
+        return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
+    return Request(text=chatter(rng))
 
 
 def in_part(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
@@ -236,6 +240,8 @@ def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wordin
     """One draw from the mixture."""
     way = rng.random()
     if way < mixture.full:
+        if rng.random() < mixture.strange:
+            return in_strange_words(attributes, rng, wording)
         return in_full(attributes, rng, wording)
     if way < mixture.full + mixture.partial:
         return in_part(attributes, rng, wording)

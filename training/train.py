@@ -70,6 +70,9 @@ class TrainConfig:
     or shallower network is grown into."""
     revive: bool = False
     """Units of `start_from` that have died begin anew."""
+    only_text: bool = False
+    """Only the text encoder's adapters and projection learn. What a sentence asks for can be learned from
+    crops of few pixels, and so from many more sentences."""
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
@@ -105,6 +108,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes")
+        if self.only_text and not self.text:
+            raise ValueError("without text, nothing is left to learn of it")
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run is done, 0 to 1."""
@@ -336,6 +341,9 @@ def train(
         architecture = dataclasses.replace(architecture, text=tower)
     network = build_network(architecture, Path(config.weights), text=config.text)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
+    if config.only_text:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith("text."))
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
     optimizer = Muon(
         learned,
@@ -538,8 +546,8 @@ def start(network: TVIDerain, source: Path) -> None:
 
 
 def averaged_state(saved: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The averaged parameters of a `last.pt` by name."""
-    return dict(zip(saved["names"], saved["average"], strict=True))
+    """The parameters of a `last.pt` by name: averaged where they have been learned."""
+    return {**saved["network"], **dict(zip(saved["names"], saved["average"], strict=True))}
 
 
 def load_averaged(network: TVIDerain, saved: Mapping[str, Any]) -> None:
