@@ -358,6 +358,8 @@ JOINING = (
     "please", "i", "you", "we", "from", "can", "when", "so",
 )  # fmt: skip
 
+MARKS = (".", ",", "!", "?", ":", ";", "'", "'s", "...", "!!", " -", "-")
+
 TELLING = re.compile(
     "haz|fog|mist|smog|smok|veil|steam|cloud|nois|grain|speck|iso|blur|focus|soft|sharp|drop|lens|glass|dirt|"
     "keep|kept|lea|left|stay|remain|retain|preserv|noth|never|not|dont|without|chang|touch|alter|orig|same|intact|"
@@ -436,6 +438,13 @@ def caption(rng: random.Random) -> str:
     return rng.choice(("a photo of {}", "{}", "a picture of {}", "a scene with {}")).format(
         " and ".join(things)
     )
+
+
+def punctuate(text: str, rng: random.Random, *, chance: float = 0.25) -> str:
+    """Marks after some of the words, in one text of so many."""
+    if rng.random() >= chance:
+        return text
+    return " ".join(word + rng.choice(MARKS) if rng.random() < 0.3 else word for word in text.split(" "))
 
 
 def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: float = 0.2) -> str:

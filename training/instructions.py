@@ -24,6 +24,7 @@ from training.descriptions import (
     caption,
     chatter,
     disturb,
+    punctuate,
     sentence,
     unheard_of,
 )
@@ -257,7 +258,7 @@ def instruct(
     requests = [request(attributes, mixture, rng, wording) for attributes in attributes_of(sample)]
     prompts = [
         Prompt(
-            degradation=None if r.text is None else disturb(r.text, rng, typos=0.4),
+            degradation=None if r.text is None else punctuate(disturb(r.text, rng, typos=0.4), rng),
             semantic=caption(rng) if rng.random() < mixture.captioned else None,
         )
         for r in requests

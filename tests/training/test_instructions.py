@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training.descriptions import JOINING, TRAINING, Attributes, chatter, english
+from training.descriptions import JOINING, TRAINING, Attributes, chatter, english, punctuate
 from training.instructions import (
     LIGHTLY,
     LIGHTLY_KEEPS,
@@ -130,4 +130,8 @@ def test_a_sentence_that_says_nothing_known_asks_for_the_rain_to_go() -> None:
         if len({*(asked.text or "").split()} & {*JOINING, *english()}) > 4
     ]
     assert chatted
+    rng = random.Random(6)
+    marked = [punctuate("remove the rain", rng, chance=1) for _ in range(50)]
+    assert len({*marked}) > 20
+    assert all(word in text for text in marked for word in ("remove", "the", "rain"))
     assert all(asked.rain_left == 0 for asked in chatted)
