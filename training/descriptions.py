@@ -368,7 +368,7 @@ TELLING = re.compile(
 )
 """What words have in them that could say what is wrong besides rain, or ask for less than all of it to go."""
 
-FREQUENT = 12_000
+FREQUENT = 20_000
 """Words of English that are looked at."""
 
 

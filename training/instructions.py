@@ -251,6 +251,12 @@ def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wordin
     return Request(text=None, haze=True, noise=True)
 
 
+def said(text: str, rng: random.Random, mixture: Mixture) -> str:
+    """A prompt as somebody may write it."""
+    strangers = max(0.2, mixture.strange)  # from among many, what is known is to be heard
+    return punctuate(disturb(text, rng, typos=0.4, strangers=strangers), rng)
+
+
 def instruct(
     sample: Degraded, mixture: Mixture, rng: random.Random, wording: Wording = TRAINING
 ) -> Instructed:
@@ -258,7 +264,7 @@ def instruct(
     requests = [request(attributes, mixture, rng, wording) for attributes in attributes_of(sample)]
     prompts = [
         Prompt(
-            degradation=None if r.text is None else punctuate(disturb(r.text, rng, typos=0.4), rng),
+            degradation=None if r.text is None else said(r.text, rng, mixture),
             semantic=caption(rng) if rng.random() < mixture.captioned else None,
         )
         for r in requests

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.metrics import psnr
 from model.prompts import Prompt
 from model.restorer import Restorer
-from training.descriptions import HELD_OUT, SPOKEN, canonical, disturb, sentence
+from training.descriptions import HELD_OUT, SPOKEN, canonical, chatter, disturb, sentence
 from training.instructions import LIGHTLY_KEEPS, Request, attributes_of
 from training.rain import Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
@@ -156,6 +156,7 @@ def ways(
         "held-out wording": [
             sentence(a, random.Random(f"{seed}/{i}"), HELD_OUT) for i, a in enumerate(found)
         ],
+        "words that say nothing known": [chatter(random.Random(f"{seed}/{i}")) for i in range(len(found))],
         "as people may say it": [SPOKEN[i % len(SPOKEN)] for i in range(len(found))],
     }
 
