@@ -78,6 +78,7 @@ def test_a_grown_run_goes_on_in_one_of_its_size(tmp_path: Path, grown: TVIDerain
     saved = {
         "architecture": grown.config.to_dict(),
         "names": list(learned),
+        "network": grown.state_dict(),
         "average": [p.detach() for p in learned.values()],
     }
     torch.save(saved, tmp_path / "last.pt")
