@@ -286,7 +286,7 @@ def train(
         start_from=None if start_from is None else str(start_from),
         revive=revive,
         only_text=only_text,
-        mixture=Mixture(strange=0.5) if only_text else Mixture(),
+        mixture=Mixture(strange=0.5, strangers=0.5) if only_text else Mixture(),
         steps=steps,
         minutes=minutes,
         seed=seed,

@@ -343,7 +343,8 @@ SPOKEN = (
     "surveillance camera at night in heavy rain, streaks in front of the lens",
     "image degraded by rain streaks of various sizes and directions",
 )
-"""What people may send for a rainy photograph, who know of none of these lists. Held out as well."""
+"""What people may send for a rainy photograph, who know of none of these lists. Held out as whole sentences:
+some of their words occur in training."""
 
 FILLER = [
     "street", "car", "road", "people", "city", "house", "tree", "dog", "window", "bridge",
@@ -357,8 +358,10 @@ JOINING = (
     "the", "a", "in", "of", "and", "my", "on", "with", "to", "it", "is", "was", "this", "that", "at", "for",
     "please", "i", "you", "we", "from", "can", "when", "so",
 )  # fmt: skip
+"""Words between others."""
 
 MARKS = (".", ",", "!", "?", ":", ";", "'", "'s", "...", "!!", " -", "-")
+"""What may follow a word."""
 
 TELLING = re.compile(
     "haz|fog|mist|smog|smok|veil|steam|cloud|nois|grain|speck|iso|blur|focus|soft|sharp|drop|lens|glass|dirt|"
@@ -394,12 +397,13 @@ def sentence(
 
 @cache
 def english() -> tuple[str, ...]:
-    """The most frequent words of CLIP's vocabulary but for those that tell something (`TELLING`)."""
+    """The most frequent words of CLIP's vocabulary (as open_clip brings it) but for those that tell something
+    (`TELLING`) and those that are sentences of `SPOKEN`."""
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         merges = (line.split() for line in file if line.endswith("</w>\n"))
         words = ("".join(merge).removesuffix("</w>") for merge in merges if len(merge) == 2)
         frequent = islice((word for word in words if re.fullmatch("[a-z]{3,12}", word)), FREQUENT)
-        return tuple(word for word in frequent if not TELLING.search(word))
+        return tuple(word for word in frequent if not TELLING.search(word) and word not in SPOKEN)
 
 
 def unheard_of(rng: random.Random) -> str:

@@ -139,12 +139,14 @@ LIGHTLY_KEEPS = 0.5
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """Shares of the kinds of prompt; the rest of 1 comes without one. `strange` of the full ones say nothing
-    that is known; `captioned` of all have a caption as well."""
+    that is known, `strangers` of all have unknown words mixed in, and `captioned` of all have a caption as
+    well."""
 
     full: float = 0.72
     partial: float = 0.12
     unchanged: float = 0.05
     strange: float = 0.15
+    strangers: float = 0.2
     captioned: float = 0.10
 
 
@@ -253,8 +255,7 @@ def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wordin
 
 def said(text: str, rng: random.Random, mixture: Mixture) -> str:
     """A prompt as somebody may write it."""
-    strangers = max(0.2, mixture.strange)  # from among many, what is known is to be heard
-    return punctuate(disturb(text, rng, typos=0.4, strangers=strangers), rng)
+    return punctuate(disturb(text, rng, typos=0.4, strangers=mixture.strangers), rng)
 
 
 def instruct(
