@@ -39,6 +39,17 @@ def test_attention_is_that_of_the_shipped_weights() -> None:
     )
 
 
+def test_readme_says_how_fast_the_network_was_last() -> None:
+    times = figures.record("network")["times_as_long_as_s"]
+    prenet, restormer = (times[f"{name}'s shape"] for name in ("PReNet", "Restormer"))
+    readme = " ".join((figures.PAGE.parents[1] / "README.md").read_text().split())
+    expected = (
+        f"PReNet's shape takes {prenet:.0f} times as long as `tvi-derain-s` "
+        f"and Restormer's shape {restormer:.0f} times"
+    )
+    assert expected in readme
+
+
 def test_what_was_missed_is_called_missed() -> None:
     assert not figures.at_least("speed", 0.89, 0.9, "{:.2f}").met
     assert not figures.at_most("memory", 1025, 1024, "{:.0f}").met
