@@ -1,0 +1,68 @@
+"""The rush of refusals. Were this wrong, the event loop would be woken for each of them, at the cost of the
+network, or would go on resting when the rush is over, at the cost of everybody."""
+
+import asyncio
+import itertools
+import time
+
+from app.overload import REST_SECONDS, Moderation
+
+
+async def looks(moderation: Moderation, refusals: int) -> list[float]:
+    """Seconds between the looks of the loop at a socket that always has something new, when so many requests
+    are refused at once, and for a while after."""
+    reader, writer = await asyncio.open_connection(*await echoing())
+    times: list[float] = []
+    for _ in range(refusals):
+        moderation.refused()
+    until = time.monotonic() + 6 * REST_SECONDS
+    while time.monotonic() < until:
+        writer.write(b"a")
+        await reader.readexactly(1)
+        times.append(time.monotonic())
+    writer.close()
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+async def echoing() -> tuple[str, int]:
+    """The address of a server that sends back what comes."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(1):
+            writer.write(piece)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    return host, port
+
+
+def rested(gaps: list[float]) -> float:
+    """Seconds in which the loop looked at nothing."""
+    return sum(seconds for seconds in gaps if seconds >= REST_SECONDS)
+
+
+def test_one_refusal_delays_nobody() -> None:
+    assert rested(asyncio.run(looks(Moderation(), 1))) < 2 * REST_SECONDS
+
+
+def test_in_a_rush_requests_are_looked_at_together_and_after_it_at_once() -> None:
+    found = asyncio.run(looks(Moderation(), 2))
+    assert rested(found) >= 2 * REST_SECONDS
+    assert rested(found[len(found) // 2 :]) < REST_SECONDS
+
+
+def test_as_long_as_refusals_come_it_goes_on() -> None:
+    async def rush() -> float:
+        """Looks per rest."""
+        moderation = Moderation()
+        moderation.refused()
+        began = time.monotonic()
+        count = 0
+        while time.monotonic() - began < 20 * REST_SECONDS:
+            moderation.refused()
+            await asyncio.sleep(0.0001)  # longer than a turn
+            count += 1
+        return count / 20
+
+    assert asyncio.run(rush()) <= 12
