@@ -37,6 +37,7 @@ from torch import Tensor
 from app import images
 from app.image_headers import ImageLimits
 from app.images import Photograph
+from benchmarks.light_client import answer, post_photograph
 from benchmarks.process import service
 from benchmarks.serving.pictures import photograph_file
 from model.checkpoint_folders import default_weights_dir
@@ -130,8 +131,6 @@ class Client:
 async def saturate(url: str, pictures: Iterable[Picture]) -> list[int]:
     """Post all, `CONCURRENCY` at a time over connections that stay open. Returns the sizes of their batches.
 
-    As little client as there can be: what it computes is taken from the service's cores.
-
     Raises:
         RuntimeError: one is refused.
     """
@@ -142,15 +141,9 @@ async def saturate(url: str, pictures: Iterable[Picture]) -> list[int]:
     async def client() -> None:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         for picture in waiting:
-            head = (
-                f"POST /derain?prompt={quote(PROMPT)} HTTP/1.1\r\nHost: here\r\n"
-                f"Content-Type: {picture.media_type}\r\nContent-Length: {len(picture.data)}\r\n\r\n"
-            )
-            writer.write(head.encode() + picture.data)
-            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-            fields = dict(line.lower().split(": ", 1) for line in lines)
-            body = await reader.readexactly(int(fields["content-length"]))
-            if status.split()[1] != "200":
+            writer.write(post_photograph(picture.data, picture.media_type, PROMPT))
+            status, fields, body = await answer(reader)
+            if status != 200:
                 raise RuntimeError(body.decode())
             sizes.append(int(fields["x-derain-batch-size"]))
         writer.close()

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import typer
 
+from benchmarks.light_client import answer, post_photograph
 from benchmarks.process import MIB, Server, Watch, compute_on_last_core, service
 from benchmarks.serving.load import arrivals, percentile
 from benchmarks.serving.pictures import photograph_file
@@ -51,7 +52,7 @@ class Answer:
 
 @dataclass
 class Caller:
-    """Sends one photograph again and again, over connections of its own: as little client as there can be."""
+    """Sends one photograph again and again, over connections of its own."""
 
     url: str
     timeout: float
@@ -61,12 +62,8 @@ class Caller:
         address = urlsplit(self.url)
         self._host, self._port = str(address.hostname), int(address.port or 80)
         photograph = photograph_file(0, self.size)
-        head = (
-            f"POST /derain?prompt={quote(PROMPT)} HTTP/1.1\r\nHost: here\r\nContent-Type: image/jpeg\r\n"
-            f"X-Request-Timeout: {self.timeout}\r\nContent-Length: {len(photograph)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        self._derain = head.encode() + photograph
+        fields = {"X-Request-Timeout": str(self.timeout), "Connection": "close"}
+        self._derain = post_photograph(photograph, "image/jpeg", PROMPT, fields)
         self._probe = b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 
     async def derain(self, due: float | None = None) -> Answer:
@@ -83,10 +80,7 @@ class Caller:
             reader, writer = await asyncio.open_connection(self._host, self._port)
             try:
                 writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                status = int(head.split(b" ", 2)[1])
-                if status == 200:
-                    await reader.read()
+                status, _, _ = await answer(reader)
             finally:
                 writer.close()
         except (OSError, asyncio.IncompleteReadError):
