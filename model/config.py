@@ -162,6 +162,6 @@ PRESETS: dict[str, NetworkConfig] = {
         interaction=InteractionConfig(strides=(2, 4, 8), heads=(2, 4, 8), fusion_blocks=1),
         text=TextConfig(clip="ViT-B-32", pretrained="laion2b_s34b_b79k", width=512),
     ),
-    "m": _of_convolutions(encoder_blocks=(6, 4, 2), decoder_blocks=(6, 3)),
+    "m": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(11, 6)),
     "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(5, 2)),
 }
