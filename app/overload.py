@@ -37,34 +37,34 @@ class RefuseEarly:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._moderation = Moderation()
+        self._coalescing = WakeupCoalescing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in ADMITTED_PATHS:
             try:
                 _check(scope)
             except AdmissionError as error:
-                self._moderation.refused()
+                self._coalescing.refused()
                 scope["route"] = RefusedRoute(scope["path"])
                 await problem_of(error).response(scope["state"]["request_id"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-REST_SECONDS = 0.02
+PERIOD_SECONDS = 0.02
 """From one look of the event loop at what came in to the next, in a rush."""
 
 TURNS = 12
 """Of the event loop in one look: a connection is accepted, read and answered in fewer."""
 
 
-class Moderation:
+class WakeupCoalescing:
     """In a rush the event loop looks at the network fifty times a second instead of at once, as network
     drivers moderate their interrupts.
 
     Each time a connection wakes the loop, the cores' caches are full of what the network computes with, and
     a request that costs a third of a millisecond alone costs a whole one. Together they cost less. It begins
-    with two refusals within `REST_SECONDS` and ends when none came for two rests.
+    with two refusals within `PERIOD_SECONDS` and ends when none came for two periods.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Moderation:
     def refused(self) -> None:
         """Call in the event loop, whenever a request is refused."""
         now = time.monotonic()
-        if not self._active and now - self._last < REST_SECONDS:
+        if not self._active and now - self._last < PERIOD_SECONDS:
             self._active = True
             self._looked = now
             asyncio.get_running_loop().call_soon(self._turn, TURNS)
@@ -83,11 +83,11 @@ class Moderation:
 
     def _turn(self, left: int) -> None:
         if left == 0:
-            if time.monotonic() - self._last > 2 * REST_SECONDS:
+            if time.monotonic() - self._last > 2 * PERIOD_SECONDS:
                 self._active = False
                 return
             # blocking is meant: what comes meanwhile waits in the sockets
-            time.sleep(max(0.0, self._looked + REST_SECONDS - time.monotonic()))
+            time.sleep(max(0.0, self._looked + PERIOD_SECONDS - time.monotonic()))
             self._looked = time.monotonic()
             left = TURNS
         asyncio.get_running_loop().call_soon(self._turn, left - 1)

@@ -37,7 +37,7 @@ from torch import Tensor
 from app import images
 from app.image_headers import ImageLimits
 from app.images import Photograph
-from benchmarks.light_client import answer, post_photograph
+from benchmarks.exchange import Connection, post
 from benchmarks.process import service
 from benchmarks.serving.pictures import photograph_file
 from model.checkpoint_folders import default_weights_dir
@@ -46,6 +46,7 @@ from model.prompts import Prompt
 from model.restorer import Restorer
 
 PROMPT = "a photo with heavy rain streaks"
+TARGET = f"/derain?prompt={quote(PROMPT)}"
 MIX = [((256, 256), 8), ((384, 256), 6), ((128, 128), 16), ((96, 160), 8), ((512, 384), 2), ((300, 200), 6)]
 """Width and height, and how many of that size; every third a PNG, the others JPEG."""
 
@@ -54,6 +55,7 @@ ROUNDS = 9
 
 BATCHES = (1, 2, 4, 8)
 CONCURRENCY = 24
+PATIENCE_SECONDS = 60.0
 CORES = os.cpu_count() or 1
 
 
@@ -115,9 +117,7 @@ class Client:
             connection.connect()
             self._thread.connection = connection
         started = time.perf_counter()
-        connection.request(
-            "POST", f"/derain?prompt={quote(PROMPT)}", picture.data, {"Content-Type": picture.media_type}
-        )
+        connection.request("POST", TARGET, picture.data, {"Content-Type": picture.media_type})
         response = connection.getresponse()
         body = response.read()
         seconds = time.perf_counter() - started
@@ -134,19 +134,18 @@ async def saturate(url: str, pictures: Iterable[Picture]) -> list[int]:
     Raises:
         RuntimeError: one is refused.
     """
-    address = urlsplit(url)
     waiting = iter(pictures)
     sizes: list[int] = []
 
     async def client() -> None:
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        for picture in waiting:
-            writer.write(post_photograph(picture.data, picture.media_type, PROMPT))
-            status, fields, body = await answer(reader)
-            if status != 200:
-                raise RuntimeError(body.decode())
-            sizes.append(int(fields["x-derain-batch-size"]))
-        writer.close()
+        async with Connection(url) as connection:
+            for picture in waiting:
+                kind = picture.media_type.encode()
+                request = post(picture.data, target=TARGET.encode(), kind=kind, timeout=PATIENCE_SECONDS)
+                answer = await connection.ask(request, PATIENCE_SECONDS)
+                if answer.status != 200:
+                    raise RuntimeError(answer.trouble or answer.body.decode())
+                sizes.append(int(answer.headers["x-derain-batch-size"]))
 
     await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
     return sizes

@@ -19,14 +19,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import typer
 
-from benchmarks.light_client import answer, post_photograph
+from benchmarks.exchange import Answer, Connection, post
 from benchmarks.process import MIB, Server, Watch, compute_on_last_core, service
 from benchmarks.serving.load import arrivals, percentile
 from benchmarks.serving.pictures import photograph_file
@@ -42,14 +42,6 @@ STORM_FACTOR = 5.0
 STORM_TRIES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One request: its status (0 where the connection broke) and its seconds."""
-
-    status: int
-    seconds: float
-
-
 @dataclass
 class Caller:
     """Sends one photograph again and again, over connections of its own."""
@@ -59,11 +51,13 @@ class Caller:
     size: tuple[int, int] = SIZES[0]
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.url)
-        self._host, self._port = str(address.hostname), int(address.port or 80)
-        photograph = photograph_file(0, self.size)
-        fields = {"X-Request-Timeout": str(self.timeout), "Connection": "close"}
-        self._derain = post_photograph(photograph, "image/jpeg", PROMPT, fields)
+        self._derain = post(
+            photograph_file(0, self.size),
+            target=f"/derain?prompt={quote(PROMPT)}".encode(),
+            kind=b"image/jpeg",
+            timeout=self.timeout,
+            extra={b"Connection": b"close"},
+        )
         self._probe = b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 
     async def derain(self, due: float | None = None) -> Answer:
@@ -75,17 +69,9 @@ class Caller:
         return await self._send(self._probe, time.perf_counter())
 
     async def _send(self, request: bytes, since: float) -> Answer:
-        status = 0
-        try:
-            reader, writer = await asyncio.open_connection(self._host, self._port)
-            try:
-                writer.write(request)
-                status, _, _ = await answer(reader)
-            finally:
-                writer.close()
-        except (OSError, asyncio.IncompleteReadError):
-            status = 0
-        return Answer(status, time.perf_counter() - since)
+        async with Connection(self.url) as connection:
+            answer = await connection.ask(request, 2 * PATIENCE_SECONDS)
+        return replace(answer, seconds=time.perf_counter() - since)
 
 
 async def capacity(caller: Caller, seconds: float) -> float:

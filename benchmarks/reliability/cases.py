@@ -11,12 +11,10 @@ from urllib.parse import quote_from_bytes
 
 import numpy as np
 
+from benchmarks.exchange import post
 from benchmarks.reliability.mutations import mutate
 from benchmarks.reliability.photographs import photographs
 from tests.app.bombs import chunk, ispe, png, tiff, webp, zeros
-
-TIMEOUT_SECONDS = 20.0
-"""What every request asks for by X-Request-Timeout, unless that was broken."""
 
 BOUNDARY = b"between-the-parts"
 KINDS = {"image": 10, "form": 3, "request": 5, "fields": 3, "bomb": 0.2}
@@ -138,25 +136,6 @@ class Cases:
         fields = {chance.choice(FIELDS): chance.choice(NASTY) for _ in range(chance.randrange(4))}
         request = post_form([data], fields, target=target, method=method, extra=extra)
         return f"form {target[:80]!r} {extra!r} {fields!r}"[:200], request
-
-
-def post(
-    data: bytes,
-    *,
-    target: bytes = b"/derain",
-    method: bytes = b"POST",
-    kind: bytes = b"image/png",
-    extra: Mapping[bytes, bytes] | None = None,
-) -> bytes:
-    """A request; what `extra` names takes the place of what would be there."""
-    fields = {
-        b"Host": b"here",
-        b"Content-Type": kind,
-        b"X-Request-Timeout": b"%g" % TIMEOUT_SECONDS,
-        b"Content-Length": b"%d" % len(data),
-    } | dict(extra or {})
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in fields.items())
-    return method + b" " + target + b" HTTP/1.1\r\n" + head + b"\r\n" + data
 
 
 def post_form(

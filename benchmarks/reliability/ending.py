@@ -9,9 +9,9 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from benchmarks.exchange import Answer, Connection, address
 from benchmarks.process import service
 from benchmarks.reliability.cases import Cases
-from benchmarks.reliability.exchange import Answer, Connection, address
 from benchmarks.reliability.fuzzing import PATIENCE_SECONDS, picture_of
 
 CLIENTS = 8

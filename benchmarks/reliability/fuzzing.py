@@ -16,8 +16,8 @@ from typing import Any, Self
 from PIL import Image
 
 from app.formats import FORMATS, PNG
-from benchmarks.reliability.cases import TIMEOUT_SECONDS, Case, Cases, post
-from benchmarks.reliability.exchange import Answer, Connection
+from benchmarks.exchange import TIMEOUT_SECONDS, Answer, Connection, post
+from benchmarks.reliability.cases import Case, Cases
 from tests.app.pictures import save
 
 HEAD_SECONDS = BODY_SECONDS = 1.0

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from benchmarks.exchange import Connection, address, leave, post
 from benchmarks.process import Server, series
-from benchmarks.reliability.cases import post
-from benchmarks.reliability.exchange import Connection, address, leave
 from benchmarks.serving.pictures import photograph_file
 from benchmarks.soak import left_behind
 

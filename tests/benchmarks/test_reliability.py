@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.formats import FORMATS, sniff
-from benchmarks.reliability.cases import TIMEOUT_SECONDS, Case, Cases, post
-from benchmarks.reliability.exchange import Answer
+from benchmarks.exchange import TIMEOUT_SECONDS, Answer, post
+from benchmarks.reliability.cases import Case, Cases
 from benchmarks.reliability.fuzzing import Fault, faults, read_faults, write_faults
 from benchmarks.reliability.photographs import photographs
 

@@ -6,9 +6,13 @@ import asyncio
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
+
+TIMEOUT_SECONDS = 20.0
+"""What a request asks for by X-Request-Timeout, unless it says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,27 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
         await reader.readexactly(2)
     await reader.readexactly(2)
     return body
+
+
+def post(
+    data: bytes,
+    *,
+    target: bytes = b"/derain",
+    method: bytes = b"POST",
+    kind: bytes = b"image/png",
+    timeout: float = TIMEOUT_SECONDS,
+    extra: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """A request with `data` as its body, whose client waits `timeout` seconds; what `extra` names takes the
+    place of what would be there."""
+    fields = {
+        b"Host": b"here",
+        b"Content-Type": kind,
+        b"X-Request-Timeout": b"%g" % timeout,
+        b"Content-Length": b"%d" % len(data),
+    } | dict(extra or {})
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in fields.items())
+    return method + b" " + target + b" HTTP/1.1\r\n" + head + b"\r\n" + data
 
 
 def leave(writer: asyncio.StreamWriter, *, reset: bool) -> None:
