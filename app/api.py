@@ -87,7 +87,7 @@ async def derain(
     pipeline.restorer(options.model)
     deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
-        wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
+        wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
     ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
         pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
@@ -134,7 +134,7 @@ async def perceive(
         raise ProblemError(406, "not-acceptable", f"the answer is {JSON}")
     deadline = _deadline(request, pipeline, patience)
     with pipeline.admission.admit(
-        wait_seconds=deadline.left, expected_bytes=_content_length(request) or 0
+        wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
     ) as ticket:
         submission = await _read(request, pipeline, ticket, frozenset(PerceiveOptions.model_fields))
         options = _merge(options, submission)
@@ -198,6 +198,11 @@ async def metrics(request: Request, pipeline: PipelineDependency) -> Response:
 def _deadline(request: Request, pipeline: Pipeline, asked: float | None) -> Deadline:
     longest = pipeline.settings.deadline_seconds
     return Deadline.of(min(asked or longest, longest), started=request.state.started)
+
+
+def _expected_bytes(request: Request, pipeline: Pipeline) -> int:
+    """What the client announces to send, as far as it is going to be read; 0 where it does not say."""
+    return min(_content_length(request) or 0, pipeline.settings.max_body_bytes)
 
 
 def _content_length(request: Request) -> int | None:

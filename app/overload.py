@@ -100,7 +100,8 @@ def _check(scope: Scope) -> None:
     waits = _number(headers.get("x-request-timeout"), pipeline.settings.deadline_seconds)
     pipeline.admission.check(
         wait_seconds=max(0.0, waits - READING_SECONDS),
-        expected_bytes=int(_number(headers.get("content-length"), 0)),
+        # no more is ever read
+        expected_bytes=min(int(_number(headers.get("content-length"), 0)), pipeline.settings.max_body_bytes),
     )
 
 
