@@ -13,7 +13,8 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan, 2024; scaled as by Liu et al., 2025, section 2.2) with AdamW for vectors.
 
     A convolution's kernel (K, C, h, w) is taken as the matrix (K, C*h*w), which torch's own Muon does not do.
-    The update's root mean square is that of AdamW, so both share one learning rate and one weight decay.
+    The update's root mean square is that of AdamW, so both share one learning rate and one weight decay. A
+    parameter may learn at a multiple of that rate (`set_factor`).
     """
 
     def __init__(
@@ -41,6 +42,10 @@ class Muon(torch.optim.Optimizer):
             "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps
         }  # fmt: skip
         super().__init__(parameters, defaults)
+
+    def set_factor(self, parameter: Tensor, factor: float) -> None:
+        """This parameter learns at `factor` times the learning rate; saved with the state."""
+        self.state[parameter]["factor"] = factor
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -72,7 +77,8 @@ class Muon(torch.optim.Optimizer):
                 rate = group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 steps = orthogonalise(torch.stack([update for _, update in some]), self.precision)
                 for (parameter, _), step in zip(some, steps, strict=True):
-                    parameter.add_(step.reshape(parameter.shape), alpha=-rate)
+                    factor = self.state[parameter].get("factor", 1.0)
+                    parameter.add_(step.reshape(parameter.shape), alpha=-rate * factor)
         return loss
 
 
@@ -92,7 +98,7 @@ def _with_momentum(
     parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
 ) -> Tensor:
     """The gradient with Nesterov's momentum, as a matrix."""
-    if not state:
+    if "momentum" not in state:
         state["momentum"] = torch.zeros_like(parameter)
     mean = cast(Tensor, state["momentum"])
     mean.lerp_(gradient, 1 - group["momentum"])
@@ -100,7 +106,7 @@ def _with_momentum(
 
 
 def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    if not state:
+    if "step" not in state:
         state["step"] = 0
         state["mean"] = torch.zeros_like(parameter)
         state["square"] = torch.zeros_like(parameter)
@@ -110,4 +116,5 @@ def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dic
     state["square"].lerp_(gradient.square(), 1 - second)
     mean = state["mean"] / (1 - first ** state["step"])
     square = state["square"] / (1 - second ** state["step"])
-    parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+    rate = group["lr"] * state.get("factor", 1.0)
+    parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-rate)

@@ -38,6 +38,7 @@ from training.grow import grow
 from training.instructions import Instructed, Mixture, attributes_of, instruct
 from training.muon import Muon
 from training.pairs import PairedSet
+from training.proportion import proportions
 from training.published import read_training_data, training_caption, training_sets
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.revive import revive
@@ -70,6 +71,8 @@ class TrainConfig:
     or shallower network is grown into."""
     revive: bool = False
     """Units of `start_from` that have died begin anew."""
+    proportional: bool = False
+    """Each layer of R and M learns at a rate in proportion to its size; of convolution blocks only."""
     only_text: bool = False
     """Only the text encoder's adapters and projection learn. What a sentence asks for can be learned from
     crops of few pixels, and so from many more sentences."""
@@ -358,6 +361,11 @@ def train(
             # the same on all processes: those of the first one's batches
             revived = revive(network, first_samples(Batches(data, config, device, rank=0)))
             tqdm.write(f"{revived} units begin anew")
+    if config.proportional and not last.exists():
+        factors = proportions(network, first_samples(Batches(data, config, device, rank=0), 8))
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad and name in factors:
+                optimizer.set_factor(parameter, factors[name])
     average = [p.detach().clone() for p in learned]
     if last.exists():
         saved = torch.load(last, map_location=device, weights_only=True)
