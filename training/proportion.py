@@ -19,6 +19,7 @@ from model.blocks import ConvolutionBlock, RepConv3x3
 from model.interaction import CAFI
 from model.network import TVIDerain
 from model.prompts import Prompt
+from training.revive import observe
 
 USUAL = 0.08
 """Root mean square of the weights whose rate stays as it is: that of He's initialisation at 32 channels."""
@@ -57,12 +58,7 @@ def proportions(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]
 
     hooks = [layer.register_forward_hook(leave) for layer in layers.values()]
     hooks += [block.register_forward_pre_hook(enter) for block in blocks]
-    assert network.text is not None
-    for rainy, prompts in samples:
-        features = network.text.encode(prompts)
-        network(rainy, features.tokens, features.mask)
-    for hook in hooks:
-        hook.remove()
+    observe(network, samples, hooks)
     spread = {module: float(torch.stack(found).mean().sqrt()) for module, found in variances.items()}
 
     factors = {

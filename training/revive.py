@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from model.blocks import ConvolutionBlock
 from model.network import TVIDerain
@@ -39,13 +40,7 @@ def revive(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]]]) -
     def watch(expand: nn.Module, _: object, hidden: Tensor) -> None:
         positive[expand].append((hidden > 0).float().mean((0, 2, 3)))
 
-    hooks = [block.expand.register_forward_hook(watch) for block in blocks]
-    assert network.text is not None
-    for rainy, prompts in samples:
-        features = network.text.encode(prompts)
-        network(rainy, features.tokens, features.mask)
-    for hook in hooks:
-        hook.remove()
+    observe(network, samples, [block.expand.register_forward_hook(watch) for block in blocks])
     count = 0
     for block in blocks:
         dormant = torch.stack(positive[block.expand]).mean(0) < DORMANT
@@ -58,3 +53,15 @@ def revive(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]]]) -
         expand.bias[dormant] = 0
         block.project.weight[:, dormant] = 0
     return count
+
+
+def observe(
+    network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]]], hooks: list[RemovableHandle]
+) -> None:
+    """Restores rainy images, each with its prompts, for what the hooks see, and takes the hooks away."""
+    assert network.text is not None
+    for rainy, prompts in samples:
+        features = network.text.encode(prompts)
+        network(rainy, features.tokens, features.mask)
+    for hook in hooks:
+        hook.remove()
