@@ -231,9 +231,9 @@ def train(
     revive: Annotated[
         bool, typer.Option("--revive", help="Let units of --start-from that have died begin anew.")
     ] = False,
-    proportional: Annotated[
+    layerwise_rates: Annotated[
         bool,
-        typer.Option("--proportional", help="Let each layer learn at a rate in proportion to its size."),
+        typer.Option("--layerwise-rates", help="Let each layer learn at a rate in proportion to its size."),
     ] = False,
     only_text: Annotated[
         bool,
@@ -278,8 +278,8 @@ def train(
         raise typer.BadParameter("give either --steps or --minutes", param_hint="--steps")
     if revive and start_from is None:
         raise typer.BadParameter("goes with --start-from", param_hint="--revive")
-    if proportional and PRESETS[preset].restoration.block != "convolution":
-        raise typer.BadParameter(f"{preset} has normalised layers", param_hint="--proportional")
+    if layerwise_rates and PRESETS[preset].restoration.block != "convolution":
+        raise typer.BadParameter(f"{preset} has normalised layers", param_hint="--layerwise-rates")
     if only_text and not text:
         raise typer.BadParameter("does not go with --no-text", param_hint="--only-text")
     if half and export is None:
@@ -291,7 +291,7 @@ def train(
         text=text,
         start_from=None if start_from is None else str(start_from),
         revive=revive,
-        proportional=proportional,
+        layerwise_rates=layerwise_rates,
         only_text=only_text,
         mixture=Mixture(strange=0.5, strangers=0.5) if only_text else Mixture(),
         steps=steps,

@@ -14,7 +14,7 @@ class Muon(torch.optim.Optimizer):
 
     A convolution's kernel (K, C, h, w) is taken as the matrix (K, C*h*w), which torch's own Muon does not do.
     The update's root mean square is that of AdamW, so both share one learning rate and one weight decay. A
-    parameter may learn at a multiple of that rate (`set_factor`).
+    parameter may learn at a multiple of that rate (`set_multiplier`).
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Muon(torch.optim.Optimizer):
         }  # fmt: skip
         super().__init__(parameters, defaults)
 
-    def set_factor(self, parameter: Tensor, factor: float) -> None:
-        """This parameter learns at `factor` times the learning rate; saved with the state."""
-        self.state[parameter]["factor"] = factor
+    def set_multiplier(self, parameter: Tensor, multiplier: float) -> None:
+        """This parameter learns at `multiplier` times the learning rate; saved with the state."""
+        self.state[parameter]["multiplier"] = multiplier
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -77,8 +77,8 @@ class Muon(torch.optim.Optimizer):
                 rate = group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 steps = orthogonalise(torch.stack([update for _, update in some]), self.precision)
                 for (parameter, _), step in zip(some, steps, strict=True):
-                    factor = self.state[parameter].get("factor", 1.0)
-                    parameter.add_(step.reshape(parameter.shape), alpha=-rate * factor)
+                    multiplier = self.state[parameter].get("multiplier", 1.0)
+                    parameter.add_(step.reshape(parameter.shape), alpha=-rate * multiplier)
         return loss
 
 
@@ -116,5 +116,5 @@ def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dic
     state["square"].lerp_(gradient.square(), 1 - second)
     mean = state["mean"] / (1 - first ** state["step"])
     square = state["square"] / (1 - second ** state["step"])
-    rate = group["lr"] * state.get("factor", 1.0)
+    rate = group["lr"] * state.get("multiplier", 1.0)
     parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-rate)

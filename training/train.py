@@ -36,9 +36,9 @@ from training.captions import await_captions, caption_pairs, read_captions
 from training.descriptions import canonical
 from training.grow import grow
 from training.instructions import Instructed, Mixture, attributes_of, instruct
+from training.layerwise import learning_rate_multipliers
 from training.muon import Muon
 from training.pairs import PairedSet
-from training.proportion import proportions
 from training.published import read_training_data, training_caption, training_sets
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.revive import revive
@@ -71,7 +71,7 @@ class TrainConfig:
     or shallower network is grown into."""
     revive: bool = False
     """Units of `start_from` that have died begin anew."""
-    proportional: bool = False
+    layerwise_rates: bool = False
     """Each layer of R and M learns at a rate in proportion to its size; of convolution blocks only."""
     only_text: bool = False
     """Only the text encoder's adapters and projection learn. What a sentence asks for can be learned from
@@ -100,7 +100,7 @@ class TrainConfig:
     fourier: float = 0.02
     """Weight of the L1 distance of spectra beside the Charbonnier loss."""
     decibel: float = 0.05
-    """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a factor."""
+    """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a multiplier."""
     bfloat16: bool = False
     threads: int | None = None
     checkpoint_minutes: float = 3.0
@@ -361,11 +361,13 @@ def train(
             # the same on all processes: those of the first one's batches
             revived = revive(network, first_samples(Batches(data, config, device, rank=0)))
             tqdm.write(f"{revived} units begin anew")
-    if config.proportional and not last.exists():
-        factors = proportions(network, first_samples(Batches(data, config, device, rank=0), 8))
+    if config.layerwise_rates and not last.exists():
+        multipliers = learning_rate_multipliers(
+            network, first_samples(Batches(data, config, device, rank=0), 8)
+        )
         for name, parameter in network.named_parameters():
-            if parameter.requires_grad and name in factors:
-                optimizer.set_factor(parameter, factors[name])
+            if parameter.requires_grad and name in multipliers:
+                optimizer.set_multiplier(parameter, multipliers[name])
     average = [p.detach().clone() for p in learned]
     if last.exists():
         saved = torch.load(last, map_location=device, weights_only=True)

@@ -109,7 +109,7 @@ def test_what_cannot_grow_is_refused(changes: dict[str, object], reason: str) ->
     [
         (["--revive"], 2, "--start-from"),
         (["--half"], 2, "--export"),
-        (["--proportional", "--preset", "paper"], 2, "normalised"),
+        (["--layerwise-rates", "--preset", "paper"], 2, "normalised"),
     ],
 )
 def test_what_makes_no_sense_together_is_refused_in_words(

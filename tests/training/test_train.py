@@ -30,7 +30,7 @@ from pathlib import Path
 from training.train import Stage, TrainConfig, train
 text = sys.argv[3] == "text"
 config = TrainConfig(steps=int(sys.argv[4]), text=text, weights=sys.argv[5], threads=1, checkpoint_minutes=0,
-                     proportional=text, validate_minutes=1e9, warmup_steps=4,
+                     layerwise_rates=text, validate_minutes=1e9, warmup_steps=4,
                      stages=(Stage(until=0.5, crop=32, batch=2), Stage(until=1, crop=40, batch=2)))
 train(config, Path(sys.argv[1]), Path(sys.argv[2]))
 """

@@ -1,4 +1,4 @@
-"""Learning rates in proportion to what each layer is made of.
+"""Layer-wise learning rates, in proportion to what each layer is made of.
 
 Muon moves all matrices alike and AdamW all biases. In a network without normalisation one layer works on
 values of 0.05 with weights of 0.3, another on values of 60 with weights of 0.006: the same step is nothing to
@@ -29,8 +29,10 @@ is to learn to."""
 
 
 @torch.no_grad()
-def proportions(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]]]) -> dict[str, float]:
-    """The factor of the learning rate of each parameter of R and M, by name; any other keeps the rate.
+def learning_rate_multipliers(
+    network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]]]
+) -> dict[str, float]:
+    """Multipliers of the learning rate for the parameters of R and M, by name; any other keeps the rate.
 
     A matrix is as large as the root mean square of its entries, a bias as the standard deviation, over pixels
     and images, of what it is added to.
@@ -38,7 +40,12 @@ def proportions(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]
     Args:
         network: of convolution blocks.
         samples: rainy images (B, 3, H, W) in [0, 1] and their prompts.
+
+    Raises:
+        ValueError: its blocks are others.
     """
+    if network.config.restoration.block != "convolution":
+        raise ValueError("layer-wise rates are for networks of convolution blocks")
     layers = {
         name: module
         for name, module in network.named_modules()
@@ -61,25 +68,25 @@ def proportions(network: TVIDerain, samples: Iterable[tuple[Tensor, list[Prompt]
     observe(network, samples, hooks)
     spread = {module: float(torch.stack(found).mean().sqrt()) for module, found in variances.items()}
 
-    factors = {
+    multipliers = {
         name: float(parameter.square().mean().sqrt()) / USUAL
         for name, parameter in network.named_parameters()
         if parameter.ndim > 1 and not name.startswith("text.")
     }
     for name, layer in layers.items():
         if layer.bias is not None and layer in spread:
-            factors[f"{name}.bias"] = spread[layer]
+            multipliers[f"{name}.bias"] = spread[layer]
     for name, module in network.named_modules():
         if isinstance(module, CAFI):
             # fused by hand, not by calling the layer
-            factors[f"{name}.fuse.bias"] = spread[cast(nn.Sequential, module.block)[0]]
+            multipliers[f"{name}.fuse.bias"] = spread[cast(nn.Sequential, module.block)[0]]
         if not isinstance(module, ConvolutionBlock):
             continue
         expand, project = module.expand.weight, module.project.weight
         he = (2 / expand[0].numel()) ** 0.5
-        widening = max(factors[f"{name}.expand.weight"], he / USUAL)
-        factors[f"{name}.expand.weight"] = factors[f"{name}.expand.pointwise"] = widening
+        widening = max(multipliers[f"{name}.expand.weight"], he / USUAL)
+        multipliers[f"{name}.expand.weight"] = multipliers[f"{name}.expand.pointwise"] = widening
         least = BRANCH * project.shape[1] ** -0.5
-        factors[f"{name}.project.weight"] = max(factors[f"{name}.project.weight"], least / USUAL)
-        factors[f"{name}.project.bias"] = BRANCH * spread[module]
-    return factors
+        multipliers[f"{name}.project.weight"] = max(multipliers[f"{name}.project.weight"], least / USUAL)
+        multipliers[f"{name}.project.bias"] = BRANCH * spread[module]
+    return multipliers

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,8 +13,8 @@ from model.config import PRESETS
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.weights import build_network
+from training.layerwise import learning_rate_multipliers
 from training.muon import Muon
-from training.proportion import proportions
 from training.train import run
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -45,10 +47,10 @@ def test_layers_change_by_the_same_share_of_themselves() -> None:
     network, rainy = uneven_network()
     plain = moved(network, rainy, Muon(network.parameters(), lr=1e-3, weight_decay=0))
     network, rainy = uneven_network()
-    factors = proportions(network, [(rainy, PROMPTS)])
+    multipliers = learning_rate_multipliers(network, [(rainy, PROMPTS)])
     optimizer = Muon(network.parameters(), lr=1e-3, weight_decay=0)
-    for name, factor in factors.items():
-        optimizer.set_factor(network.get_parameter(name), factor)
+    for name, multiplier in multipliers.items():
+        optimizer.set_multiplier(network.get_parameter(name), multiplier)
     even = moved(network, rainy, optimizer)
     # the way out of a block is to grow from next to nothing
     shares = [[share for name, share in found.items() if "project" not in name] for found in (plain, even)]
@@ -58,18 +60,26 @@ def test_layers_change_by_the_same_share_of_themselves() -> None:
 
 def test_a_bias_follows_what_it_is_added_to() -> None:
     network, rainy = uneven_network()
-    factors = proportions(network, [(rainy, PROMPTS)])
-    assert factors["decoder.0.0.expand.bias"] < 0.03 * factors["decoder.1.0.expand.bias"]
-    assert not any(name.startswith("text.") for name in factors)
+    multipliers = learning_rate_multipliers(network, [(rainy, PROMPTS)])
+    assert multipliers["decoder.0.0.expand.bias"] < 0.03 * multipliers["decoder.1.0.expand.bias"]
+    assert not any(name.startswith("text.") for name in multipliers)
     learned = {name for name, p in network.named_parameters() if p.requires_grad}
-    assert {n for n in learned if n.startswith(("encoder", "decoder", "stem", "head"))} <= set(factors)
-    assert set(factors) <= learned
+    assert {n for n in learned if n.startswith(("encoder", "decoder", "stem", "head"))} <= set(multipliers)
+    assert set(multipliers) <= learned
 
 
 def test_factors_are_saved_with_the_state() -> None:
     network, _ = uneven_network()
     optimizer = Muon(network.parameters(), lr=1e-3, weight_decay=0)
-    optimizer.set_factor(network.get_parameter("head.0.weight"), 7.0)
+    optimizer.set_multiplier(network.get_parameter("head.0.weight"), 7.0)
     resumed = Muon(network.parameters(), lr=1e-3, weight_decay=0)
     resumed.load_state_dict(optimizer.state_dict())
-    assert resumed.state[network.get_parameter("head.0.weight")]["factor"] == 7.0
+    assert resumed.state[network.get_parameter("head.0.weight")]["multiplier"] == 7.0
+
+
+def test_normalised_layers_are_refused() -> None:
+    config = PRESETS["paper"]
+    text = dataclasses.replace(config.text, clip="degradation-clip", pretrained=None)
+    network = build_network(dataclasses.replace(config, text=text), WEIGHTS)
+    with pytest.raises(ValueError, match="convolution"):
+        learning_rate_multipliers(network, [])
