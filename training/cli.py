@@ -67,6 +67,14 @@ def evaluate(
             "reads: top-1, calibration, and clean photographs taken for such.",
         ),
     ] = False,
+    unpaired: Annotated[
+        bool,
+        typer.Option(
+            "--unpaired",
+            help="Measure a folder of rainy photographs without clean originals instead: how far colours "
+            "drift, and how much texture is left, where it does not rain.",
+        ),
+    ] = False,
     captions: Annotated[
         Path | None,
         typer.Option(metavar="FILE.csv", help="Columns file and caption: what the rainy images show."),
@@ -88,10 +96,12 @@ def evaluate(
     for chosen, name, measure in (
         (prompts, "--prompts", _evaluate_prompts),
         (perception, "--perception", _evaluate_perception),
+        (unpaired, "--unpaired", _evaluate_unpaired),
     ):
         if not chosen:
             continue
-        if any(option is not None for option in (prompt, save, captions, captioner)) or prompts == perception:
+        others = any(option is not None for option in (prompt, save, captions, captioner))
+        if others or prompts + perception + unpaired > 1:
             raise typer.BadParameter("goes with --model, --limit and --json only", param_hint=name)
         measure(data, _restorer(model, device, precision), limit, json_path)
         return
@@ -204,6 +214,41 @@ def _evaluate_perception(data: Path, restorer: Restorer, limit: int | None, json
     out.print(f"{found.clean_kept:.1%} of {found.photographs} clean photographs, whole, are taken for clean")
     if json_path is not None:
         json_path.write_text(json.dumps({"model": restorer.name, **found.to_dict()}, indent=2) + "\n")
+
+
+def _evaluate_unpaired(data: Path, restorer: Restorer, limit: int | None, json_path: Path | None) -> None:
+    from training.pairs import PairsError
+    from training.scenes import images_in
+    from training.unpaired import evaluate_unpaired
+
+    photographs = images_in(data)[:limit] if data.is_dir() else []
+    if not photographs:
+        raise typer.BadParameter(f"no photographs in {data}", param_hint="--data")
+    try:
+        with _progress() as progress:
+            task = progress.add_task("evaluating", total=len(photographs))
+            changes = evaluate_unpaired(restorer, photographs, progress=lambda: progress.advance(task))
+    except PairsError as error:
+        raise SystemExit(str(error)) from None
+    out.print(f"{restorer.name}, {restorer.device}, {restorer.precision}", markup=False)
+    out.print("where it does not rain: restored minus input, of 255, and texture left")
+    table = Table("photograph")
+    for title in ("rain-free", "R", "G", "B", "texture"):
+        table.add_column(title, justify="right")
+    for change in changes:
+        cells = ("-",) * 4
+        if change.drift is not None:
+            texture = "-" if change.texture is None else f"{change.texture:.0%}"
+            cells = (*(f"{value:+.2f}" for value in change.drift), texture)
+        table.add_row(escape(change.name), f"{change.rain_free:.1%}", *cells)
+    out.print(table)
+    measured = [change for change in changes if change.largest_drift is not None]
+    if measured:
+        worst = max(measured, key=lambda change: change.largest_drift or 0)
+        out.print(f"largest drift {worst.largest_drift:.2f} of 255, in {worst.name}", markup=False)
+    if json_path is not None:
+        report = {"model": restorer.name, "photographs": [change.to_dict() for change in changes]}
+        json_path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def train(
