@@ -100,7 +100,7 @@ class TrainConfig:
     fourier: float = 0.02
     """Weight of the L1 distance of spectra beside the Charbonnier loss."""
     decibel: float = 0.05
-    """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a multiplier."""
+    """Weight of the logarithm of each image's mean squared error, which is its PSNR but for a factor."""
     bfloat16: bool = False
     threads: int | None = None
     checkpoint_minutes: float = 3.0

@@ -42,7 +42,8 @@ class Change:
         rain_free: share of the photograph that was looked at.
         drift: mean of restored minus input in R, G and B, in 8-bit levels; None where less than `ENOUGH` is
             free of rain.
-        texture: what is left of the mean difference between neighbours, 1 where all of it is; None likewise.
+        texture: mean absolute difference between neighbours after restoring over that before, 1 where all is
+            left; None likewise, and where there was none.
     """
 
     name: str
@@ -85,11 +86,14 @@ def rain_free(image: Tensor) -> Tensor:
 def change_of(
     image: Tensor, restored: Tensor
 ) -> tuple[float, tuple[float, float, float] | None, float | None]:
-    """Share of an image that is free of rain, and the drift and texture there as in `Change`.
+    """Compares an image with what was made of it.
 
     Args:
         image: uint8 (3, H, W).
-        restored: of the same size.
+        restored: uint8 (3, H, W).
+
+    Returns:
+        The share of it that is free of rain, in [0, 1], and drift and texture there as in `Change`.
     """
     free = rain_free(image)
     share = free.double().mean().item()
