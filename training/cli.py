@@ -176,6 +176,8 @@ def _evaluate_prompts(data: Path, restorer: Restorer, limit: int | None, json_pa
         for name, values in rows.items():
             table.add_row(name, *(f"{value:.{digits}f}" for value in values.values()))
         out.print(table)
+    done = ", ".join(f"{wish} {share:.0%}" for wish, share in found.obeyed.items())
+    out.print(f"sentences never seen that are done, by what they ask for: {done}")
     mean, lowest = found.preserved
     out.print(f"clean photographs, perceived prompt, against themselves: {mean:.1f} dB, lowest {lowest:.1f}")
     if json_path is not None:
@@ -280,12 +282,6 @@ def train(
         bool,
         typer.Option("--layerwise-rates", help="Let each layer learn at a rate in proportion to its size."),
     ] = False,
-    only_text: Annotated[
-        bool,
-        typer.Option(
-            "--only-text", help="Let only the text encoder's adapters learn, half of it from unknown words."
-        ),
-    ] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
@@ -312,7 +308,6 @@ def train(
     from model.config import PRESETS
     from training.export import export_run
     from training.grow import GrowthError
-    from training.instructions import Mixture
     from training.scenes import DataError
     from training.train import Stage, TrainConfig
     from training.train import train as run
@@ -325,8 +320,6 @@ def train(
         raise typer.BadParameter("goes with --start-from", param_hint="--revive")
     if layerwise_rates and PRESETS[preset].restoration.block != "convolution":
         raise typer.BadParameter(f"{preset} has normalised layers", param_hint="--layerwise-rates")
-    if only_text and not text:
-        raise typer.BadParameter("does not go with --no-text", param_hint="--only-text")
     if half and export is None:
         raise typer.BadParameter("goes with --export", param_hint="--half")
     weights = default_weights_dir()
@@ -337,8 +330,6 @@ def train(
         start_from=None if start_from is None else str(start_from),
         revive=revive,
         layerwise_rates=layerwise_rates,
-        only_text=only_text,
-        mixture=Mixture(strange=0.5, strangers=0.5) if only_text else Mixture(),
         steps=steps,
         minutes=minutes,
         seed=seed,
@@ -380,6 +371,64 @@ def train_clip(
     config = ClipConfig(minutes=minutes, batch=batch, seed=seed, lock_text=lock_text, threads=threads)
     try:
         run(config, data, out_dir)
+    except (CheckpointError, DataError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def train_text_tower(
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to write.")],
+    clip: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The compact CLIP to go on from; else the served one.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="How long.")] = 1000,
+    batch: Annotated[int, typer.Option(min=2, help="Sentences per step.")] = 128,
+    rate: Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")] = 8e-4,
+    seed: Annotated[int, typer.Option(help="The sentences follow from it.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Teach the compact CLIP's text tower what sentences ask for; what it perceives stays as it is."""
+    from model.checkpoint_folders import CheckpointError, default_weights_dir
+    from model.weights import PERCEIVER
+    from training.text_tower import TowerConfig
+    from training.text_tower import train_text_tower as run
+
+    config = TowerConfig(
+        steps=steps, batch=batch, learning_rate=rate, seed=seed, bfloat16=bfloat16, threads=threads
+    )
+    try:
+        run(config, clip or default_weights_dir() / PERCEIVER, out_dir)
+    except CheckpointError as error:
+        raise SystemExit(str(error)) from None
+
+
+def transfer_text(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    teacher: Annotated[
+        Path, typer.Option(metavar="DIR", help="A network's checkpoint folder, its compact CLIP beside it.")
+    ],
+    weights: Annotated[
+        Path, typer.Option(metavar="DIR", help="Holds the compact CLIP that the new network is to have.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="How long.")] = 700,
+    batch: Annotated[int, typer.Option(min=6, help="Sentences per step.")] = 96,
+    rate: Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")] = 2e-3,
+    half: Annotated[bool, typer.Option("--half", help="Write float16: half the bytes.")] = False,
+    seed: Annotated[int, typer.Option(help="Sentences and images follow from it.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Teach a network many more ways to say what it knows, or another text tower, by sentences alone."""
+    from model.checkpoint_folders import CheckpointError
+    from training.scenes import DataError
+    from training.transfer import TransferConfig, transfer
+
+    config = TransferConfig(
+        steps=steps, batch=batch, learning_rate=rate, seed=seed, bfloat16=bfloat16, threads=threads
+    )
+    try:
+        transfer(config, teacher, weights, data, out_dir, half=half)
     except (CheckpointError, DataError) as error:
         raise SystemExit(str(error)) from None
 

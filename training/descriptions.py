@@ -7,12 +7,14 @@ to be done about it is said by the instructions of `training/instructions.py`, w
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import re
 import string
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 from open_clip.tokenizer import default_bpe
 
@@ -321,30 +323,9 @@ HELD_OUT = Wording(
     carriers=("a shot with {}", "what spoils it is {}", "{} in the frame", "we got {}"),
 )
 
-SPOKEN = (
-    "It was raining really hard when I took this from my car, can you fix it?",
-    "get rid of these white lines",
-    "make it look like a sunny day",
-    "heavy downpour at night, headlights of cars",
-    "dashcam footage, bad weather, wipers on",
-    "the kids' soccer game got rained on",
-    "thunderstorm over the city",
-    "it's pouring cats and dogs",
-    "I want to see the license plate clearly",
-    "take out the bad weather",
-    "enhance this image",
-    "improve quality",
-    "monsoon",
-    "typhoon",
-    "restore",
-    "Entferne den Regen",
-    "enlever la pluie de la photo",
-    "quitar la lluvia",
-    "surveillance camera at night in heavy rain, streaks in front of the lens",
-    "image degraded by rain streaks of various sizes and directions",
-)
-"""What people may send for a rainy photograph, who know of none of these lists. Held out as whole sentences:
-some of their words occur in training."""
+UNSEEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("unseen_prompts.json").read_text("utf-8"))
+"""What people may send, by somebody who knew none of training's sentences: wish -> sentences. 34 short ones
+of the 185 are also among what training may draw."""
 
 FILLER = [
     "street", "car", "road", "people", "city", "house", "tree", "dog", "window", "bridge",
@@ -398,12 +379,13 @@ def sentence(
 @cache
 def english() -> tuple[str, ...]:
     """The most frequent words of CLIP's vocabulary (as open_clip brings it) but for those that tell something
-    (`TELLING`) and those that are sentences of `SPOKEN`."""
+    (`TELLING`) and those that are sentences of `UNSEEN`."""
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         merges = (line.split() for line in file if line.endswith("</w>\n"))
         words = ("".join(merge).removesuffix("</w>") for merge in merges if len(merge) == 2)
+        whole = {text for texts in UNSEEN.values() for text in texts}
         frequent = islice((word for word in words if re.fullmatch("[a-z]{3,12}", word)), FREQUENT)
-        return tuple(word for word in frequent if not TELLING.search(word) and word not in SPOKEN)
+        return tuple(word for word in frequent if not TELLING.search(word) and word not in whole)
 
 
 def unheard_of(rng: random.Random) -> str:

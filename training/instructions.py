@@ -10,7 +10,8 @@ picture is called rainy and the other way round: then what is seen counts, not w
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ from training.descriptions import (
     caption,
     chatter,
     disturb,
+    mentioned,
     punctuate,
     sentence,
     unheard_of,
 )
+from training.phrases import phrase
 from training.rain import Degraded, density_name, direction_name
 
 UNCHANGED = (
@@ -116,6 +119,7 @@ COMPLETELY = (
     "remove the rain entirely",
     "get rid of all the rain",
 )
+HAZE_TOO = tuple(f"{text} and the haze" for text in PLAIN)
 RAIN_ONLY = (
     "remove the rain only and keep the haze",
     "only the rain, keep the fog",
@@ -139,13 +143,14 @@ LIGHTLY_KEEPS = 0.5
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """Shares of the kinds of prompt; the rest of 1 comes without one. `strange` of the full ones say nothing
-    that is known, `strangers` of all have unknown words mixed in, and `captioned` of all have a caption as
-    well."""
+    that is known, `perceived` of the others are what perception says, `strangers` of all have unknown words
+    mixed in, and `captioned` of all have a caption as well."""
 
     full: float = 0.72
     partial: float = 0.12
     unchanged: float = 0.05
     strange: float = 0.15
+    perceived: float = 0.4
     strangers: float = 0.2
     captioned: float = 0.10
 
@@ -159,6 +164,7 @@ class Request:
         rain_left: share of the rain that stays.
         haze, noise: whether these are to be removed.
         thorough: rain left over is worse than too much taken away.
+        described: what the sentence says is in the picture, if it is a description.
     """
 
     text: str | None
@@ -166,6 +172,7 @@ class Request:
     haze: bool = False
     noise: bool = False
     thorough: bool = False
+    described: Attributes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,20 +211,30 @@ def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
     return Attributes(kind, rng.choice(DENSITIES), rng.choice(DIRECTIONS))
 
 
-def in_full(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
+def worded(fixed: Sequence[str], start: str, rng: random.Random) -> str:
+    """One of the fixed sentences, or one of the grammar's for the same wish."""
+    return phrase(start, rng) if rng.random() < 0.6 else rng.choice(fixed)
+
+
+def in_full(attributes: Attributes, mixture: Mixture, rng: random.Random, wording: Wording) -> Request:
     """A prompt for the removal of everything that it names."""
-    way = rng.random()
-    if way < 0.25:
-        haze = rng.random() < (0.3 if "haze" in attributes.kind else 0.05)
-        return Request(text=rng.choice(PLAIN) + (" and the haze" if haze else ""), haze=haze)
-    if way < 0.35:
-        return Request(text=rng.choice(COMPLETELY), thorough=True)
-    if way < 0.55:
-        named, text = attributes, sentence(attributes, rng, wording)
-    else:
+    if rng.random() < mixture.perceived:
         named = misperceived(attributes, rng) if rng.random() < 0.4 else attributes
-        text = canonical(named)
-    return Request(text=text, haze="haze" in named.kind, noise=named.kind == "noise")
+        return describing(named, canonical(named))
+    way = rng.random()
+    if way < 0.6:
+        if rng.random() < (0.3 if "haze" in attributes.kind else 0.05):
+            return Request(text=worded(HAZE_TOO, "remove_rain_and_haze", rng), haze=True)
+        return Request(text=worded(PLAIN, "remove_rain", rng))
+    if way < 0.75:
+        return Request(text=worded(COMPLETELY, "remove_rain_completely", rng), thorough=True)
+    named = mentioned(attributes, rng)
+    return describing(named, sentence(named, rng, wording, detail=1))
+
+
+def describing(named: Attributes, text: str) -> Request:
+    """A sentence that names what is to go."""
+    return Request(text=text, haze="haze" in named.kind, noise=named.kind == "noise", described=named)
 
 
 def in_strange_words(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
@@ -231,12 +248,15 @@ def in_part(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
     """A prompt that leaves some or all of the rain, or the haze behind it."""
     way = rng.random()
     if attributes.kind == "rain and haze" and way < 0.4:
-        return Request(text=rng.choice(RAIN_ONLY))
+        return Request(text=worded(RAIN_ONLY, "remove_rain_only", rng))
     if attributes.density is not None and way < 0.65:
-        return Request(text=rng.choice(LIGHTLY), rain_left=LIGHTLY_KEEPS)
+        return Request(text=worded(LIGHTLY, "weaken_rain", rng), rain_left=LIGHTLY_KEEPS)
     kind = "haze" if "haze" in attributes.kind and rng.random() < 0.5 else rng.choice(OTHER)
-    text = sentence(Attributes(kind), rng, wording)
-    return Request(text=text, rain_left=1.0, haze=kind == "haze", noise=kind == "noise")
+    asked = Request(text=None, rain_left=1.0, haze=kind == "haze", noise=kind == "noise")
+    if kind in ("haze", "noise") and rng.random() < 0.5:
+        return replace(asked, text=phrase(f"remove_{kind}", rng))
+    named = Attributes(kind)
+    return replace(asked, text=sentence(named, rng, wording), described=named)
 
 
 def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wording: Wording) -> Request:
@@ -245,11 +265,11 @@ def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wordin
     if way < mixture.full:
         if rng.random() < mixture.strange:
             return in_strange_words(attributes, rng, wording)
-        return in_full(attributes, rng, wording)
+        return in_full(attributes, mixture, rng, wording)
     if way < mixture.full + mixture.partial:
         return in_part(attributes, rng, wording)
     if way < mixture.full + mixture.partial + mixture.unchanged:
-        return Request(text=rng.choice(UNCHANGED), rain_left=1.0)
+        return Request(text=worded(UNCHANGED, "change_nothing", rng), rain_left=1.0)
     return Request(text=None, haze=True, noise=True)
 
 

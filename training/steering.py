@@ -18,7 +18,7 @@ from torch import Tensor
 from model.metrics import psnr
 from model.prompts import Prompt
 from model.restorer import Restorer
-from training.descriptions import HELD_OUT, SPOKEN, canonical, chatter, disturb, sentence
+from training.descriptions import HELD_OUT, UNSEEN, canonical, chatter, disturb, sentence
 from training.instructions import LIGHTLY_KEEPS, Request, attributes_of
 from training.rain import Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
@@ -49,6 +49,15 @@ REQUESTS = (
 )
 AMOUNTS = tuple(request.text or "" for request in REQUESTS[:3])
 
+WISHES = {
+    "rain gone": 0.0,
+    "rain weaker": LIGHTLY_KEEPS,
+    "unchanged": 1.0,
+    "haze only": 1.0,
+    "noise only": 1.0,
+}
+"""What share of the rain is to stay by each kind of `UNSEEN` sentences."""
+
 EQUAL = 60.0
 """PSNR in dB that stands for equal images, and at which means are capped."""
 
@@ -63,6 +72,7 @@ class Steering:
         restored: the same of the restored image.
         wordings: way of prompting -> rainy degradation -> PSNR against the clean target.
         removed: prompt -> rainy degradation -> share of the rain layer that is gone.
+        obeyed: wish -> share of the `UNSEEN` sentences for it by which as much rain stays as they ask for.
         preserved: PSNR of clean photographs against themselves with the perceived prompt: mean and lowest.
     """
 
@@ -71,6 +81,7 @@ class Steering:
     restored: dict[str, dict[str, float]]
     wordings: dict[str, dict[str, float]]
     removed: dict[str, dict[str, float]]
+    obeyed: dict[str, float]
     preserved: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +134,20 @@ def steer(
             scores = scores_of(restore(restorer, rainy, texts), rainy)
             preserved = fmean(scores), min(scores)
         progress()
-    return Steering(scenes, before, after, wordings, removed, preserved)
+    return Steering(scenes, before, after, wordings, removed, obeyed(restorer, data, seed), preserved)
+
+
+def obeyed(restorer: Restorer, data: TrainingData, seed: int, *, scenes: int = 4) -> dict[str, float]:
+    """Wish -> share of the `UNSEEN` sentences that are done: in heavy rain (mean over scenes of 96 px), the
+    share of it that stays is within 0.25 of what they ask for.
+    """
+    sample = degrade(data, DEGRADATIONS["heavy rain"], scenes, 96, seed)
+    rainy = to_bytes(sample.rainy)
+
+    def done(text: str, left: float) -> bool:
+        return abs(1 - share_removed(sample, restore(restorer, rainy, [text] * scenes)) - left) <= 0.25
+
+    return {wish: fmean(done(text, left) for text in UNSEEN[wish]) for wish, left in WISHES.items()}
 
 
 def degrade(data: TrainingData, recipe: RainRecipe, count: int, size: int, seed: int) -> Degraded:
@@ -157,7 +181,9 @@ def ways(
             sentence(a, random.Random(f"{seed}/{i}"), HELD_OUT) for i, a in enumerate(found)
         ],
         "words that say nothing known": [chatter(random.Random(f"{seed}/{i}")) for i in range(len(found))],
-        "as people may say it": [SPOKEN[i % len(SPOKEN)] for i in range(len(found))],
+        "as people may say it": [
+            UNSEEN["rain gone"][i % len(UNSEEN["rain gone"])] for i in range(len(found))
+        ],
     }
 
 

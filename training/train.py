@@ -73,9 +73,6 @@ class TrainConfig:
     """Units of `start_from` that have died begin anew."""
     layerwise_rates: bool = False
     """Each layer of R and M learns at a rate in proportion to its size; of convolution blocks only."""
-    only_text: bool = False
-    """Only the text encoder's adapters and projection learn. What a sentence asks for can be learned from
-    crops of few pixels, and so from many more sentences."""
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
@@ -111,8 +108,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes")
-        if self.only_text and not self.text:
-            raise ValueError("without text, nothing is left to learn of it")
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run is done, 0 to 1."""
@@ -344,9 +339,6 @@ def train(
         architecture = dataclasses.replace(architecture, text=tower)
     network = build_network(architecture, Path(config.weights), text=config.text)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
-    if config.only_text:
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and name.startswith("text."))
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
     optimizer = Muon(
         learned,
@@ -439,10 +431,7 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(learned, config.gradient_norm)
         optimizer.step()
         step += 1
-        decay = min(config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, parameter in zip(average, learned, strict=True):
-                mean.lerp_(parameter, 1 - decay)
+        update_average(average, learned, config.ema, step)
         now = time.perf_counter()
         seconds += now - mark
         mark = now
@@ -529,6 +518,14 @@ def agree_on(value: float) -> float:
         shared = shared.cuda()
     dist.broadcast(shared, 0)
     return float(shared.item())
+
+
+@torch.no_grad()
+def update_average(average: list[Tensor], parameters: list[Tensor], ema: float, step: int) -> None:
+    """Moves the exponential moving average of the parameters on, in place; faster in the first steps."""
+    decay = min(ema, (1 + step) / (10 + step))
+    for mean, parameter in zip(average, parameters, strict=True):
+        mean.lerp_(parameter, 1 - decay)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable
@@ -21,11 +22,30 @@ from training.instructions import (
     instruct,
     request,
 )
+from training.phrases import STARTS
 from training.rain import RainRecipe, synthesise
 
 RAIN = Attributes("rain", "heavy", "left")
 VEILED = Attributes("rain and haze", "light", "vertical")
 EVERYTHING = Mixture(full=0.5, partial=0.3, unchanged=0.1)
+
+
+ASKED_FOR = {
+    "remove_rain": Request(text=None),
+    "remove_rain_completely": Request(text=None, thorough=True),
+    "weaken_rain": Request(text=None, rain_left=LIGHTLY_KEEPS),
+    "change_nothing": Request(text=None, rain_left=1.0),
+    "remove_rain_only": Request(text=None),
+    "remove_rain_and_haze": Request(text=None, haze=True),
+    "remove_haze": Request(text=None, rain_left=1.0, haze=True),
+    "remove_noise": Request(text=None, rain_left=1.0, noise=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def the_grammar_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of a sentence of the grammar, what it was to ask for."""
+    monkeypatch.setattr("training.instructions.phrase", lambda start, _rng: f"<{start}>")
 
 
 def drawn(attributes: Attributes, mixture: Mixture, count: int = 600) -> list[Request]:
@@ -37,13 +57,22 @@ def named(request: Request, *words: str) -> bool:
     return any(word in (request.text or "") for word in words)
 
 
+def test_each_wish_of_the_grammar_has_its_target() -> None:
+    assert set(ASKED_FOR) == set(STARTS)
+    asked = drawn(VEILED, EVERYTHING, 3000)
+    for start, wanted in ASKED_FOR.items():
+        of_this = [one for one in asked if one.text == f"<{start}>"]
+        assert of_this, start
+        assert all(one == dataclasses.replace(wanted, text=f"<{start}>") for one in of_this)
+
+
 @pytest.mark.parametrize("attributes", [RAIN, VEILED, Attributes("clean")])
 def test_only_what_is_named_is_removed(attributes: Attributes) -> None:
     hazy = ("haze", "hazy", "fog", "mist", "milky", "veil", "smog")
     for asked in drawn(attributes, EVERYTHING):
         if asked.text is None:
             assert asked == Request(text=None, haze=True, noise=True)
-        elif asked.text in UNCHANGED:
+        elif asked.text in (*UNCHANGED, "<change_nothing>"):
             assert asked == Request(text=asked.text, rain_left=1.0)
         elif asked.text in LIGHTLY:
             assert asked == Request(text=asked.text, rain_left=LIGHTLY_KEEPS)

@@ -14,8 +14,19 @@ from typer.testing import CliRunner
 
 from model.restorer import Restorer
 from training.cli import evaluate
+from training.descriptions import UNSEEN
 from training.scenes import TrainingData, held_out
-from training.steering import AMOUNTS, DEGRADATIONS, RAINY, REQUESTS, Steering, degrade, steer, target_of
+from training.steering import (
+    AMOUNTS,
+    DEGRADATIONS,
+    RAINY,
+    REQUESTS,
+    WISHES,
+    Steering,
+    degrade,
+    steer,
+    target_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +78,11 @@ def test_lightly_plain_and_completely_remove_more_and_more(found: Steering) -> N
         assert plain <= completely + 0.01
 
 
+def test_most_sentences_that_training_never_saw_are_done(found: Steering) -> None:
+    assert set(found.obeyed) == set(WISHES) == set(UNSEEN)
+    assert found.obeyed["rain gone"] > 0.85
+
+
 def test_targets_are_what_the_requests_say(photographs: Path) -> None:
     data = TrainingData(photographs, validation=True)
     sample = degrade(data, DEGRADATIONS["rain and haze"], 3, 64, seed=1)
@@ -87,6 +103,7 @@ def test_the_command_prints_and_writes_it(photographs: Path, tmp_path: Path) -> 
     written = json.loads(path.read_text())
     assert written["scenes"] == 1
     assert f"{written['restored']['haze']['remove the haze']:.1f}" in result.output
+    assert f"rain gone {written['obeyed']['rain gone']:.0%}" in result.output
     assert f"{written['wordings']['shuffled']['heavy rain']:.2f}" in result.output
     refused = CliRunner().invoke(app, [*arguments, "--prompt", "rain"], env={"COLUMNS": "240"})
     assert refused.exit_code == 2

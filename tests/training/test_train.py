@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from app.checkpoints import inspect
 from model.config import PRESETS
@@ -121,33 +120,6 @@ def test_the_twin_without_text_is_exported_and_hears_nothing(data: Path, tmp_pat
     assert not torch.equal(first, image)
     assert restorer.perceive(image).prompt
     assert inspect(folder).text == "none"
-
-
-def test_only_the_text_encoder_learns_if_so_asked(data: Path, tmp_path: Path) -> None:
-    """A sentence can be taught a new meaning without any change to how rain is taken out."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "degradation-clip").symlink_to(WEIGHTS / "degradation-clip")
-    config = TrainConfig(
-        steps=2,
-        only_text=True,
-        start_from=str(WEIGHTS / "tvi-derain-s"),
-        weights=str(WEIGHTS),
-        stages=(Stage(until=1.0, crop=32, batch=2),),
-        learning_rate=0.01,
-        warmup_steps=1,
-    )
-    train(config, data, tmp_path / "run")
-    export_run(tmp_path / "run", folder / "taught", weights=WEIGHTS)
-    before = load_file(WEIGHTS / "tvi-derain-s" / "model.safetensors")
-    after = load_file(folder / "taught" / "model.safetensors")
-    assert before.keys() == after.keys()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any("after_attention" in name for name in changed)
-    assert all(name.startswith("text.") for name in changed)
-
-    with pytest.raises(ValueError, match="text"):
-        TrainConfig(steps=1, only_text=True, text=False)
 
 
 def test_held_out_scenes_are_never_trained_on(data: Path) -> None:

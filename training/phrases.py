@@ -1,0 +1,35 @@
+"""Sentences as people put them, by a grammar: what is to go and how much of it, in very many ways.
+
+A symbol stands for one of its alternatives, in which other symbols are named in braces (`phrases.toml`).
+What a sentence asks for is the symbol that it starts with.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from pathlib import Path
+
+GRAMMAR: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+"""Symbols and what each may stand for."""
+
+STARTS = (
+    "remove_rain",
+    "remove_rain_completely",
+    "weaken_rain",
+    "change_nothing",
+    "remove_rain_only",
+    "remove_rain_and_haze",
+    "remove_haze",
+    "remove_noise",
+)
+"""What a sentence may ask for."""
+
+SYMBOL = re.compile(r"\{([a-z_]+)\}")
+
+
+def phrase(symbol: str, rng: random.Random) -> str:
+    """What `symbol`, for a sentence one of `STARTS`, stands for, drawn at random."""
+    drawn = SYMBOL.sub(lambda found: phrase(found[1], rng), rng.choice(GRAMMAR[symbol]))
+    return " ".join(drawn.split()) if symbol in STARTS else drawn
