@@ -127,7 +127,8 @@ def transfer(
     drawn = batches(text.tokenizer, config.batch, seed=config.seed, rank=rank)
     words = random.Random(config.seed)
     if not same_tower(text, cast(TextEncoder, teacher.text)):
-        project_anew(text, teacher, [one for _ in range(30) for one in next(drawn)], words)
+        alike = batches(text.tokenizer, config.batch, seed=config.seed)  # for all processes
+        project_anew(text, teacher, [one for _ in range(30) for one in next(alike)], words)
     for name, parameter in learner.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name.startswith("text."))
     learned: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
