@@ -13,7 +13,7 @@ PAGE = """# Commands
 
 What `derain --help` and `derain COMMAND --help` say. This page is written from the commands; `derain` is in
 `.venv/bin` after `make serve`. Commands of training and measuring (`evaluate`, `rain-sheet`, `train`,
-`train-clip`, `train-text-tower`, `transfer-text`) need the extra `train`:
+`train-clip`, `train-text-tower`, `distill-text`) need the extra `train`:
 `pip install -c constraints.txt -e '.[train]'`.
 
 """

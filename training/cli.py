@@ -23,6 +23,13 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+Photographs = Annotated[
+    Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")
+]
+Rate = Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")]
+Bfloat16 = Annotated[bool, typer.Option("--bfloat16/--no-bfloat16", help="Compute in bfloat16.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
 CAPTIONERS = "TAG|FILE"
 CAPTIONER = (
     "CoCa, which says what the rainy images show where no caption is given: an open_clip tag or local "
@@ -300,8 +307,8 @@ def train(
         typer.Option(metavar="FILE.csv", help="Columns file and caption: what the pairs of a set show."),
     ] = None,
     captioner: Annotated[str | None, typer.Option(metavar=CAPTIONERS, help=CAPTIONER)] = None,
-    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    bfloat16: Bfloat16 = False,
+    threads: Threads = None,
 ) -> None:
     """Train a network on photographs and synthetic rain, resuming where OUT has a checkpoint."""
     from model.checkpoint_folders import CheckpointError, default_weights_dir
@@ -352,7 +359,7 @@ def train(
 
 
 def train_clip(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    data: Photographs,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to write.")],
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 12,
     batch: Annotated[int, typer.Option(min=2, help="Crops per step.")] = 32,
@@ -360,7 +367,7 @@ def train_clip(
     lock_text: Annotated[
         bool, typer.Option(help="Go on from OUT with its text tower fixed: only the image tower learns.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Train the compact CLIP that perceives degradations and encodes prompts."""
     from model.checkpoint_folders import CheckpointError
@@ -382,10 +389,10 @@ def train_text_tower(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="How long.")] = 1000,
     batch: Annotated[int, typer.Option(min=2, help="Sentences per step.")] = 128,
-    rate: Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")] = 8e-4,
+    rate: Rate = 8e-4,
     seed: Annotated[int, typer.Option(help="The sentences follow from it.")] = 0,
-    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    bfloat16: Bfloat16 = False,
+    threads: Threads = None,
 ) -> None:
     """Teach the compact CLIP's text tower what sentences ask for; what it perceives stays as it is."""
     from model.checkpoint_folders import CheckpointError, default_weights_dir
@@ -402,8 +409,8 @@ def train_text_tower(
         raise SystemExit(str(error)) from None
 
 
-def transfer_text(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+def distill_text(
+    data: Photographs,
     teacher: Annotated[
         Path, typer.Option(metavar="DIR", help="A network's checkpoint folder, its compact CLIP beside it.")
     ],
@@ -413,28 +420,28 @@ def transfer_text(
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to write.")],
     steps: Annotated[int, typer.Option(min=1, help="How long.")] = 700,
     batch: Annotated[int, typer.Option(min=6, help="Sentences per step.")] = 96,
-    rate: Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")] = 2e-3,
+    rate: Rate = 2e-3,
     half: Annotated[bool, typer.Option("--half", help="Write float16: half the bytes.")] = False,
     seed: Annotated[int, typer.Option(help="Sentences and images follow from it.")] = 0,
-    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    bfloat16: Bfloat16 = False,
+    threads: Threads = None,
 ) -> None:
     """Teach a network many more ways to say what it knows, or another text tower, by sentences alone."""
     from model.checkpoint_folders import CheckpointError
+    from training.distill import DistillConfig, distill
     from training.scenes import DataError
-    from training.transfer import TransferConfig, transfer
 
-    config = TransferConfig(
+    config = DistillConfig(
         steps=steps, batch=batch, learning_rate=rate, seed=seed, bfloat16=bfloat16, threads=threads
     )
     try:
-        transfer(config, teacher, weights, data, out_dir, half=half)
+        distill(config, teacher, weights, data, out_dir, half=half)
     except (CheckpointError, DataError) as error:
         raise SystemExit(str(error)) from None
 
 
 def rain_sheet(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")],
+    data: Photographs,
     picture: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="The picture to write.")],
     seed: Annotated[int, typer.Option(help="Which samples.")] = 0,
 ) -> None:

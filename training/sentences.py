@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,28 @@ KINDS = ("rain",) * 4 + ("rain and haze",) * 3 + ("haze", "noise", "clean")
 
 AHEAD = 6
 """Batches that are drawn at once, so that sentences of about one length come together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentenceRun:
+    """Training on sentences: `steps` of `batch` sentences for each process that torchrun started.
+
+    The learning rate warms up and follows a cosine to zero; `ema` is the decay of the averaged weights.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int
+    ema: float
+    seed: int = 0
+    threads: int | None = None
+    bfloat16: bool = False
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step, counted from 0."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * cosine * min(1, (step + 1) / self.warmup_steps)
 
 
 @dataclass(frozen=True, slots=True)

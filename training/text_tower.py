@@ -7,7 +7,6 @@ the sentences that it compares pictures with keep their embeddings.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,29 +21,26 @@ from model.perception import DEGRADATIONS
 from model.prompts import DENSITIES, DIRECTIONS
 from model.weights import load_clip, write_checkpoint
 from training.descriptions import Attributes, canonical
-from training.sentences import MEANINGS, Saying, batches
-from training.train import average_gradients, copy_into, join_peers, update_average
+from training.sentences import MEANINGS, Saying, SentenceRun, batches
+from training.train import copy_into, descend, join_peers
 
 DETAIL, KEPT = 0.15, 2.0
 """Weights of telling density and direction, and of the embeddings that are to stay, beside the meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TowerConfig:
-    """A run; `batch` sentences for each process that torchrun started."""
+class TowerConfig(SentenceRun):
+    """A run of the text tower."""
 
     steps: int = 1000
     batch: int = 128
     learning_rate: float = 8e-4
     warmup_steps: int = 60
-    weight_decay: float = 0.02
     ema: float = 0.995
-    seed: int = 0
-    threads: int | None = None
-    bfloat16: bool = False
+    weight_decay: float = 0.02
 
 
-class Reader(nn.Module):
+class SentenceClassifier(nn.Module):
     """A classifier of sentences, of their end-of-text token: meaning, density, direction (0: not said)."""
 
     def __init__(self, clip: nn.Module) -> None:
@@ -54,7 +50,7 @@ class Reader(nn.Module):
         self.sizes = (len(MEANINGS), len(DENSITIES) + 1, len(DIRECTIONS) + 1)
         self.head = nn.Linear(width, sum(self.sizes))
 
-    def ends(self, ids: Tensor) -> Tensor:
+    def end_of_text(self, ids: Tensor) -> Tensor:
         """The end-of-text token after the last norm: ids (B, L) -> (B, W)."""
         clip, last = self.clip, ids.argmax(-1)
         length = int(last.max()) + 1
@@ -63,7 +59,7 @@ class Reader(nn.Module):
         return x[torch.arange(len(ids)), last]
 
     def forward(self, ids: Tensor) -> tuple[Tensor, ...]:
-        return self.head(self.ends(ids)).float().split(self.sizes, dim=-1)
+        return self.head(self.end_of_text(ids)).float().split(self.sizes, dim=-1)
 
 
 def truth(sayings: list[Saying]) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,7 +86,18 @@ def truth(sayings: list[Saying]) -> tuple[Tensor, Tensor, Tensor]:
 def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
     """Trains the text tower of the compact CLIP in `source` on and writes all of it to `folder`.
 
-    Networks that were trained with the former tower do not fit the new one; `training.transfer` makes them.
+    Networks that were trained with the former tower do not fit the new one; `training.distill` makes them.
+
+    Args:
+        config: the run.
+        source: the folder of a compact CLIP.
+        folder: where to write the new one; it may be `source`.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        CheckpointError: `source` is missing or damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rank, world = join_peers(device)
@@ -102,10 +109,10 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
     ids = clip.tokenizer([canonical(Attributes(*degradation)) for degradation in DEGRADATIONS]).to(device)
     with torch.no_grad():
         kept = model.encode_text(ids, normalize=True)
-    reader = Reader(model.train()).to(device)
+    classifier = SentenceClassifier(model.train()).to(device)
     for parameter in (*model.visual.parameters(), model.logit_scale):
         parameter.requires_grad_(False)
-    learned: list[Tensor] = [p for p in reader.parameters() if p.requires_grad]
+    learned: list[Tensor] = [p for p in classifier.parameters() if p.requires_grad]
     decayed, plain = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
@@ -118,30 +125,23 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
     bar = tqdm(range(config.steps), unit="step", mininterval=10, disable=rank > 0)
     for step in bar:
         for group in optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-            group["lr"] = config.learning_rate * cosine * min(1, (step + 1) / config.warmup_steps)
+            group["lr"] = config.rate(step)
         sayings = next(drawn)
         meaning, density, direction = (one.to(device) for one in truth(sayings))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            meant, dense, directed = reader(clip.tokenizer([one.text for one in sayings]).to(device))
-            embedded = F.normalize((reader.ends(ids) @ model.text_projection).float(), dim=-1)
+            meant, dense, directed = classifier(clip.tokenizer([one.text for one in sayings]).to(device))
+            embedded = F.normalize((classifier.end_of_text(ids) @ model.text_projection).float(), dim=-1)
         loss = F.cross_entropy(meant, meaning) + KEPT * (embedded - kept).square().sum(1).mean()
         if (density >= 0).any():
             loss = loss + DETAIL * (F.cross_entropy(dense, density) + F.cross_entropy(directed, direction))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if world > 1:
-            average_gradients(learned, world)
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        update_average(average, learned, config.ema, step + 1)
+        descend(loss, optimizer, learned, average, world=world, ema=config.ema, step=step)
         right += 0.02 * ((meant.argmax(-1) == meaning).float().mean().item() - right)
         if step % 50 == 49:
             bar.set_postfix(loss=f"{loss.item():.3f}", right=f"{right:.1%}")
     copy_into(learned, average)
     model.eval()
     with torch.no_grad():
-        restore_embeddings(model.text_projection, reader.eval().ends(ids), kept)
+        restore_embeddings(model.text_projection, classifier.eval().end_of_text(ids), kept)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         if source.resolve() != folder.resolve():

@@ -424,14 +424,17 @@ def train(
             loss = loss + config.decibel * log_error(restored, target, weight)
         if config.fourier:
             loss = loss + config.fourier * fourier_distance(restored, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if world > 1:
-            average_gradients(learned, world)
-        norm = torch.nn.utils.clip_grad_norm_(learned, config.gradient_norm)
-        optimizer.step()
+        norm = descend(
+            loss,
+            optimizer,
+            learned,
+            average,
+            world=world,
+            ema=config.ema,
+            step=step,
+            gradient_norm=config.gradient_norm,
+        )
         step += 1
-        update_average(average, learned, config.ema, step)
         now = time.perf_counter()
         seconds += now - mark
         mark = now
@@ -520,12 +523,36 @@ def agree_on(value: float) -> float:
     return float(shared.item())
 
 
-@torch.no_grad()
-def update_average(average: list[Tensor], parameters: list[Tensor], ema: float, step: int) -> None:
-    """Moves the exponential moving average of the parameters on, in place; faster in the first steps."""
-    decay = min(ema, (1 + step) / (10 + step))
-    for mean, parameter in zip(average, parameters, strict=True):
-        mean.lerp_(parameter, 1 - decay)
+def descend(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[Tensor],
+    average: list[Tensor],
+    *,
+    world: int,
+    ema: float,
+    step: int,
+    gradient_norm: float = 1.0,
+) -> Tensor:
+    """One step down the gradient of `loss`, averaged over `world` processes and clipped to `gradient_norm`.
+
+    The exponential moving average of the parameters moves on in place, with the decay `ema` and faster in the
+    first steps; `step` counts from 0.
+
+    Returns:
+        The norm that the gradient had.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if world > 1:
+        average_gradients(parameters, world)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_norm)
+    optimizer.step()
+    decay = min(ema, (2 + step) / (11 + step))
+    with torch.no_grad():
+        for mean, parameter in zip(average, parameters, strict=True):
+            mean.lerp_(parameter, 1 - decay)
+    return norm
 
 
 @torch.no_grad()

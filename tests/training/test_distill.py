@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from model.checkpoint_folders import NETWORK, read_config
 from model.prompts import Prompt
 from model.weights import load_network
-from training.cli import transfer_text
+from training.cli import distill_text
+from training.distill import DistillConfig, distill, read, some_pixels, visual_features
 from training.scenes import TrainingData
 from training.sentences import EXEMPLARS
 from training.text_tower import TowerConfig, train_text_tower
-from training.transfer import TransferConfig, read, some_pixels, transfer, visual_features
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "weights"
@@ -38,11 +38,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def difference(folder: Path, data: Path) -> float:
     """How differently from the teacher a network reads the sentences that the teacher knows."""
-    teacher, learner = (load_network(one, read_config(one, NETWORK)) for one in (TEACHER, folder))
+    teacher, student = (load_network(one, read_config(one, NETWORK)) for one in (TEACHER, folder))
     pixels = some_pixels(visual_features(teacher, TrainingData(data), 0), 1)
     known = [Prompt(degradation=text) for text in EXEMPLARS.values()]
     with torch.inference_mode():
-        wanted, found = read(teacher, known, pixels).levels, read(learner, known, pixels).levels
+        wanted, found = read(teacher, known, pixels).levels, read(student, known, pixels).levels
     return max(
         float((found[level] - values).square().mean() / values.var(0).mean())
         for level, values in wanted.items()
@@ -51,8 +51,8 @@ def difference(folder: Path, data: Path) -> float:
 
 def test_only_the_text_encoder_learns(data: Path, tmp_path: Path) -> None:
     (tmp_path / "degradation-clip").symlink_to(WEIGHTS / "degradation-clip")
-    config = TransferConfig(steps=2, batch=12, warmup_steps=1)
-    transfer(config, TEACHER, WEIGHTS, data, tmp_path / "taught", half=False)
+    config = DistillConfig(steps=2, batch=12, warmup_steps=1)
+    distill(config, TEACHER, WEIGHTS, data, tmp_path / "taught", half=False)
     before, after = (load_file(one / "model.safetensors") for one in (TEACHER, tmp_path / "taught"))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -66,7 +66,7 @@ def test_another_tower_is_fitted_to_the_network(data: Path, tmp_path: Path) -> N
         TowerConfig(steps=4, batch=8), WEIGHTS / "degradation-clip", tmp_path / "degradation-clip"
     )
     app = Typer()
-    app.command()(transfer_text)
+    app.command()(distill_text)
     arguments = ["--data", data, "--teacher", TEACHER, "--weights", tmp_path, "--out", tmp_path / "taught"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--steps", "3", "--batch", "12", "--half"])
     assert result.exit_code == 0, result.output

@@ -1,14 +1,13 @@
-"""A network's text encoder learns from another's, by sentences alone.
+"""Distillation of a network's text encoder, by sentences alone (Romero et al., "FitNets", ICLR 2015).
 
 What is restored depends on the text only through what CAFI reads in it, and that can be compared without
-restoring anything: for any sentence the learner is to read, at pixels of rainy images, what the teacher reads
+restoring anything: for any sentence the student is to read, at pixels of rainy images, what the teacher reads
 in the sentence that it knows for the same wish (`Saying.exemplar`). So a network gets to know many more ways
 to say a thing than pairs of images could teach it in the time, or another text tower.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,8 @@ from model.weights import build_network, export_network, learned_state, load_net
 from training.muon import Muon
 from training.rain import RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
-from training.sentences import EXEMPLARS, Saying, batches
-from training.train import average_gradients, copy_into, join_peers, update_average
+from training.sentences import EXEMPLARS, Saying, SentenceRun, batches
+from training.train import copy_into, descend, join_peers
 
 RECIPE = RainRecipe(clean=0.1, light=0.3, heavy=0.3, layered=0.3, haze=0.2, noise=0.05)
 IMAGES, SIDE = 32, 96
@@ -38,17 +37,14 @@ PIXELS = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferConfig:
-    """A run; `batch` sentences for each process that torchrun started."""
+class DistillConfig(SentenceRun):
+    """A run of distillation."""
 
     steps: int = 700
     batch: int = 96
     learning_rate: float = 2e-3
     warmup_steps: int = 30
     ema: float = 0.99
-    seed: int = 0
-    threads: int | None = None
-    bfloat16: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +92,8 @@ def visual_features(network: TVIDerain, data: TrainingData, seed: int) -> dict[s
     return found
 
 
-def transfer(
-    config: TransferConfig, teacher_folder: Path, weights: Path, data_root: Path, folder: Path, *, half: bool
+def distill(
+    config: DistillConfig, teacher_folder: Path, weights: Path, data_root: Path, folder: Path, *, half: bool
 ) -> Path:
     """Teaches the text encoder of a copy of a network and writes the copy as a checkpoint folder.
 
@@ -108,6 +104,13 @@ def transfer(
         data_root: the folder that `TrainingData` reads.
         folder: where to write.
         half: write float16.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        CheckpointError: the network or a compact CLIP is missing or damaged, or they do not fit.
+        DataError: no photographs.
     """
     rank, world = join_peers(torch.device("cpu"))
     if config.threads is not None:
@@ -115,9 +118,9 @@ def transfer(
     torch.manual_seed(config.seed)
     described = read_config(teacher_folder, NETWORK)
     teacher = load_network(teacher_folder, described).requires_grad_(False)
-    learner = build_network(teacher.config, weights).eval()
-    learner.load_state_dict(learned_state(teacher), strict=False)
-    text = cast(TextEncoder, learner.text)
+    student = build_network(teacher.config, weights).eval()
+    student.load_state_dict(learned_state(teacher), strict=False)
+    text = cast(TextEncoder, student.text)
     visual = visual_features(teacher, TrainingData(data_root), config.seed)
     known = [Prompt(degradation=sentence) for sentence in EXEMPLARS.values()]
     with torch.no_grad():
@@ -129,19 +132,17 @@ def transfer(
     if not same_tower(text, cast(TextEncoder, teacher.text)):
         alike = batches(text.tokenizer, config.batch, seed=config.seed)  # for all processes
         project_anew(text, teacher, [one for _ in range(30) for one in next(alike)], words)
-    for name, parameter in learner.named_parameters():
+    for name, parameter in student.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name.startswith("text."))
-    learned: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
+    learned: list[Tensor] = [p for p in student.parameters() if p.requires_grad]
     precision = torch.bfloat16 if config.bfloat16 else torch.float32
     optimizer = Muon(learned, lr=config.learning_rate, weight_decay=1e-4, precision=precision)
     average = [p.detach().clone() for p in learned]
     mean_error = 0.0
     bar = tqdm(range(config.steps), unit="step", mininterval=10, disable=rank > 0)
     for step in bar:
-        progress = step / config.steps
         for group in optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * progress))
-            group["lr"] = config.learning_rate * cosine * min(1, (step + 1) / config.warmup_steps)
+            group["lr"] = config.rate(step)
         sayings = next(drawn)
         told = [Prompt(degradation=one.text, semantic=one.caption) for one in sayings]
         known = [Prompt(degradation=one.exemplar(words), semantic=one.caption) for one in sayings]
@@ -154,7 +155,7 @@ def transfer(
             places = torch.tensor([each.index(prompt) for prompt in known])
             with torch.no_grad():
                 wanted = read(teacher, each, pixels)
-            found = read(learner, told, pixels)
+            found = read(student, told, pixels)
         errors = torch.stack(
             [
                 (values.float() - wanted.levels[level].float()[places]).square().mean((1, 2, 3))
@@ -164,21 +165,17 @@ def transfer(
         ).mean(0)
         alone = torch.tensor([prompt.semantic is None for prompt in told])
         ends = (found.ends - wanted.ends[:, places]).float().square().sum((0, 2))[alone].mean() / spread
-        loss = errors.mean() + 0.3 * (errors + 1e-4).sqrt().mean() + 2 * max(0.1, 1 - progress) * ends
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if world > 1:
-            average_gradients(learned, world)
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        update_average(average, learned, config.ema, step + 1)
+        loss = (
+            errors.mean() + 0.3 * (errors + 1e-4).sqrt().mean() + 2 * max(0.1, 1 - step / config.steps) * ends
+        )
+        descend(loss, optimizer, learned, average, world=world, ema=config.ema, step=step)
         mean_error += 0.02 * (errors.mean().item() - mean_error)
         if step % 50 == 49:
             bar.set_postfix(error=f"{mean_error:.3f}", ends=f"{ends.item():.3f}")
     copy_into(learned, average)
     if rank == 0:
         export_network(
-            folder, learner, weights=weights, description={"training": described.get("training")}, half=half
+            folder, student, weights=weights, description={"training": described.get("training")}, half=half
         )
     return folder
 
