@@ -137,7 +137,8 @@ class TextEncoder(nn.Module):
     def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
         """Prompts -> token features (B, T, D): null token, degradation tokens, semantic tokens, padding.
 
-        T is at most the tower's context length (24 with the compact CLIP); what goes beyond it is cut off.
+        T is at most the tower's context length (24 with the compact CLIP). Of what goes beyond it each
+        sentence keeps its beginning and its end-of-text token, which has read all of it.
         """
         device = self.null.device
         sentences = [(p.degradation or "").strip() for p in prompts] + [
@@ -150,12 +151,17 @@ class TextEncoder(nn.Module):
             rows = {s: features.tokens[i][features.mask[i]] for i, s in enumerate(spoken)}
         sequences: list[Tensor] = []
         for degradation, semantic in zip(sentences[: len(prompts)], sentences[len(prompts) :], strict=True):
-            parts = [self.null[None]]
+            parts: list[Tensor] = []
             if degradation:
                 parts.append(rows[degradation])
             if semantic:
                 parts.append(rows[semantic] + self.semantic)
-            sequences.append(torch.cat(parts)[: self.positional_embedding.shape[0]])
+            sequence = self.null[None]
+            for features in parts:
+                room = self.positional_embedding.shape[0] - len(sequence)
+                if room > 0:
+                    sequence = torch.cat((sequence, features[:-1][: room - 1], features[-1:]))
+            sequences.append(sequence)
         return pad_features(sequences)
 
 

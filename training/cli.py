@@ -390,6 +390,9 @@ def train_text_tower(
     steps: Annotated[int, typer.Option(min=1, help="How long.")] = 1000,
     batch: Annotated[int, typer.Option(min=2, help="Sentences per step.")] = 128,
     rate: Rate = 8e-4,
+    merges: Annotated[
+        int | None, typer.Option(min=1, help="Merges of a new vocabulary; else the tower keeps its own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The sentences follow from it.")] = 0,
     bfloat16: Bfloat16 = False,
     threads: Threads = None,
@@ -401,7 +404,13 @@ def train_text_tower(
     from training.text_tower import train_text_tower as run
 
     config = TowerConfig(
-        steps=steps, batch=batch, learning_rate=rate, seed=seed, bfloat16=bfloat16, threads=threads
+        steps=steps,
+        batch=batch,
+        learning_rate=rate,
+        merges=merges,
+        seed=seed,
+        bfloat16=bfloat16,
+        threads=threads,
     )
     try:
         run(config, clip or default_weights_dir() / PERCEIVER, out_dir)

@@ -323,9 +323,15 @@ HELD_OUT = Wording(
     carriers=("a shot with {}", "what spoils it is {}", "{} in the frame", "we got {}"),
 )
 
+WRITTEN: tuple[tuple[str, Attributes], ...] = tuple(
+    (one.pop("text"), Attributes(**one))
+    for one in json.loads(Path(__file__).with_name("written.json").read_text("utf-8"))["descriptions"]
+)
+"""Descriptions that were written one by one, and what they say."""
+
 UNSEEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("unseen_prompts.json").read_text("utf-8"))
-"""What people may send, by somebody who knew none of training's sentences: wish -> sentences. 34 short ones
-of the 185 are also among what training may draw."""
+"""What people may send, by a language model that had seen none of training's sentences: wish -> sentences. 17
+short ones of the 245 are also among what training's grammar draws."""
 
 FILLER = [
     "street", "car", "road", "people", "city", "house", "tree", "dog", "window", "bridge",
@@ -413,6 +419,12 @@ def mentioned(attributes: Attributes, rng: random.Random, *, detail: float = 0.7
     )
 
 
+@cache
+def written(attributes: Attributes) -> tuple[str, ...]:
+    """Descriptions of `WRITTEN` that say exactly this."""
+    return tuple(text for text, said in WRITTEN if said == attributes)
+
+
 def canonical(attributes: Attributes) -> str:
     """The sentence that `perceive` gives for these attributes."""
     return describe(attributes.kind, attributes.density, attributes.direction)
@@ -434,7 +446,7 @@ def punctuate(text: str, rng: random.Random, *, chance: float = 0.25) -> str:
 
 
 def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: float = 0.2) -> str:
-    """Mixes in a typo (a swapped, lost, doubled or wrong letter) and unknown words."""
+    """Mixes in a typo (a swapped, lost, doubled or wrong letter) and one to three unknown words."""
     if rng.random() < typos and len(text) > 4:
         at = rng.randrange(1, len(text) - 1)
         text = rng.choice(
@@ -446,8 +458,10 @@ def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: fl
             )
         )
     if rng.random() < strangers:
-        stranger = " ".join(_stranger(rng) for _ in range(rng.randint(1, 3)))
-        text = f"{stranger} {text}" if rng.random() < 0.4 else f"{text} {stranger}"
+        words = text.split(" ")
+        at = rng.choice((0, len(words), rng.randint(0, len(words))))
+        words[at:at] = [_stranger(rng) for _ in range(rng.randint(1, 3))]
+        text = " ".join(words)
     return text
 
 

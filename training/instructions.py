@@ -29,6 +29,7 @@ from training.descriptions import (
     punctuate,
     sentence,
     unheard_of,
+    written,
 )
 from training.phrases import phrase
 from training.rain import Degraded, density_name, direction_name
@@ -205,15 +206,15 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
 
 def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
     """What perception may take a degradation for."""
-    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(4, 2, 1, 1))[0]
+    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(8, 4, 2, 1))[0]
     if kind not in ("rain", "rain and haze"):
         return Attributes(kind)
     return Attributes(kind, rng.choice(DENSITIES), rng.choice(DIRECTIONS))
 
 
 def worded(fixed: Sequence[str], start: str, rng: random.Random) -> str:
-    """One of the fixed sentences, or one of the grammar's for the same wish."""
-    return phrase(start, rng) if rng.random() < 0.6 else rng.choice(fixed)
+    """One of the fixed sentences, or another for the same wish."""
+    return phrase(start, rng) if rng.random() < 0.75 else rng.choice(fixed)
 
 
 def in_full(attributes: Attributes, mixture: Mixture, rng: random.Random, wording: Wording) -> Request:
@@ -229,7 +230,13 @@ def in_full(attributes: Attributes, mixture: Mixture, rng: random.Random, wordin
     if way < 0.75:
         return Request(text=worded(COMPLETELY, "remove_rain_completely", rng), thorough=True)
     named = mentioned(attributes, rng)
-    return describing(named, sentence(named, rng, wording, detail=1))
+    return describing(named, description(named, rng, wording))
+
+
+def description(named: Attributes, rng: random.Random, wording: Wording) -> str:
+    """A sentence that says exactly what is named: one that was written for it, or one of the wording's."""
+    for_it = written(named) if wording is TRAINING else ()
+    return rng.choice(for_it) if for_it and rng.random() < 0.5 else sentence(named, rng, wording, detail=1)
 
 
 def describing(named: Attributes, text: str) -> Request:
@@ -256,7 +263,7 @@ def in_part(attributes: Attributes, rng: random.Random, wording: Wording) -> Req
     if kind in ("haze", "noise") and rng.random() < 0.5:
         return replace(asked, text=phrase(f"remove_{kind}", rng))
     named = Attributes(kind)
-    return replace(asked, text=sentence(named, rng, wording), described=named)
+    return replace(asked, text=description(named, rng, wording), described=named)
 
 
 def request(attributes: Attributes, mixture: Mixture, rng: random.Random, wording: Wording) -> Request:

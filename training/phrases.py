@@ -1,11 +1,13 @@
-"""Sentences as people put them, by a grammar: what is to go and how much of it, in very many ways.
+"""Sentences as people put them: what is to go and how much of it, in very many ways.
 
-A symbol stands for one of its alternatives, in which other symbols are named in braces (`phrases.toml`).
-What a sentence asks for is the symbol that it starts with.
+Some were written one by one, by language models that had seen no other list (`written.json`). The others
+come from a grammar: a symbol stands for one of its alternatives, in which other symbols are named in braces
+(`phrases.toml`). What a sentence asks for is the symbol that it starts with.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import tomllib
@@ -26,10 +28,20 @@ STARTS = (
 )
 """What a sentence may ask for."""
 
+WRITTEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("written.json").read_text("utf-8"))[
+    "wishes"
+]
+"""What a sentence may ask for and what was written for it."""
+
+SHARE_WRITTEN = 0.5
+"""Of the sentences, how many are from `WRITTEN`."""
+
 SYMBOL = re.compile(r"\{([a-z_]+)\}")
 
 
 def phrase(symbol: str, rng: random.Random) -> str:
     """What `symbol`, for a sentence one of `STARTS`, stands for, drawn at random."""
+    if symbol in WRITTEN and rng.random() < SHARE_WRITTEN:
+        return rng.choice(WRITTEN[symbol])
     drawn = SYMBOL.sub(lambda found: phrase(found[1], rng), rng.choice(GRAMMAR[symbol]))
     return " ".join(drawn.split()) if symbol in STARTS else drawn

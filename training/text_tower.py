@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -19,10 +20,13 @@ from tqdm import tqdm
 from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS
 from model.prompts import DENSITIES, DIRECTIONS
-from model.weights import load_clip, write_checkpoint
+from model.weights import CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.descriptions import Attributes, canonical
 from training.sentences import MEANINGS, Saying, SentenceRun, batches
 from training.train import copy_into, descend, join_peers
+from training.vocabulary import write_vocabulary
+
+VOCABULARY = "vocabulary.txt.gz"
 
 DETAIL, KEPT = 0.15, 2.0
 """Weights of telling density and direction, and of the embeddings that are to stay, beside the meaning."""
@@ -38,6 +42,8 @@ class TowerConfig(SentenceRun):
     warmup_steps: int = 60
     ema: float = 0.995
     weight_decay: float = 0.02
+    merges: int | None = None
+    """How many a new vocabulary is to have; None keeps the tower's own."""
 
 
 class SentenceClassifier(nn.Module):
@@ -105,10 +111,17 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     clip = load_clip(source)
-    model = cast(Any, clip.model).to(device)
-    ids = clip.tokenizer([canonical(Attributes(*degradation)) for degradation in DEGRADATIONS]).to(device)
+    canonicals = [canonical(Attributes(*degradation)) for degradation in DEGRADATIONS]
     with torch.no_grad():
-        kept = model.encode_text(ids, normalize=True)
+        kept = cast(Any, clip.model).encode_text(clip.tokenizer(canonicals), normalize=True).to(device)
+    vocabulary = (source / VOCABULARY).read_bytes()
+    if config.merges is not None:
+        with TemporaryDirectory() as temporary:
+            size = write_vocabulary(Path(temporary) / VOCABULARY, config.merges)
+            vocabulary = (Path(temporary) / VOCABULARY).read_bytes()
+            clip = with_vocabulary(clip, Path(temporary), size)
+    model = cast(Any, clip.model).to(device)
+    ids = clip.tokenizer(canonicals).to(device)
     classifier = SentenceClassifier(model.train()).to(device)
     for parameter in (*model.visual.parameters(), model.logit_scale):
         parameter.requires_grad_(False)
@@ -144,11 +157,28 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
         restore_embeddings(model.text_projection, classifier.eval().end_of_text(ids), kept)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        if source.resolve() != folder.resolve():
-            (folder / "vocabulary.txt.gz").write_bytes((source / "vocabulary.txt.gz").read_bytes())
+        (folder / VOCABULARY).write_bytes(vocabulary)
         settings = {k: v for k, v in clip.settings.items() if k not in ("format", "kind", "sha256")}
         write_checkpoint(folder, CLIP, model.state_dict(), settings)
     return folder
+
+
+@torch.no_grad()
+def with_vocabulary(clip: CompactCLIP, folder: Path, size: int) -> CompactCLIP:
+    """A compact CLIP with the vocabulary of `size` tokens in `folder`: those that it did not have get the
+    mean of their two parts' embeddings."""
+    architecture = clip.settings["open_clip"]
+    text = architecture["text_cfg"] | {"vocab_size": size}
+    changed = compact_clip(folder, clip.settings | {"open_clip": architecture | {"text_cfg": text}})
+    state = cast(Any, clip.model).state_dict()
+    places = cast(Any, clip.tokenizer).encoder
+    embeddings = {token: state["token_embedding.weight"][place] for token, place in places.items()}
+    tokenizer = cast(Any, changed.tokenizer)
+    for first, second in tokenizer.bpe_ranks:
+        embeddings.setdefault(first + second, (embeddings[first] + embeddings[second]) / 2)
+    weight = torch.stack([embeddings[token] for token in tokenizer.encoder])
+    cast(Any, changed.model).load_state_dict(state | {"token_embedding.weight": weight})
+    return changed
 
 
 def restore_embeddings(projection: Tensor, ends: Tensor, embeddings: Tensor) -> None:

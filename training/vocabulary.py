@@ -7,47 +7,57 @@ from __future__ import annotations
 import gzip
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
-from model.prompts import TYPES
-from training.descriptions import FILLER, TRAINING, Attributes, canonical, sentence
-from training.instructions import COMPLETELY, LIGHTLY, PLAIN, RAIN_ONLY, UNCHANGED
+from model.prompts import DENSITIES, DIRECTIONS, TYPES
+from training.descriptions import FILLER, TRAINING, WRITTEN, Attributes, canonical, english
+from training.instructions import Mixture, request
+from training.phrases import WRITTEN as WISHES
+
+DRAWN = 12_000
+"""Sentences that words are counted in, beside those of `training/written.json`."""
 
 
-def corpus(seed: int = 0) -> list[str]:
-    """Sentences to learn merges from: descriptions in the training wording, instructions, filler words."""
+def count_words(seed: int = 0) -> Counter[str]:
+    """Lower-case words of sentences for training and how often they come; those of English once or more, by
+    rank."""
     rng = random.Random(seed)
-    rain = [
-        Attributes(k, d, a)
-        for k in ("rain", "rain and haze")
-        for d in TRAINING.densities
-        for a in TRAINING.directions
-    ]
+    rain = [Attributes(k, d, a) for k in ("rain", "rain and haze") for d in DENSITIES for a in DIRECTIONS]
     others = [Attributes(k) for k in TYPES if k not in ("rain", "rain and haze")]
-    texts = [sentence(rng.choice(rain + others), rng) for _ in range(4000)]
+    mixture = Mixture(full=0.6, partial=0.25, unchanged=0.15, strange=0, perceived=0.1)
+    texts = [request(rng.choice(rain + others), mixture, rng, TRAINING).text or "" for _ in range(DRAWN)]
     texts += [canonical(a) for a in rain + others] * 20
-    texts += [*UNCHANGED, *LIGHTLY, *PLAIN, *COMPLETELY, *RAIN_ONLY] * 40
-    return texts + FILLER * 10
+    texts += [text for written in WISHES.values() for text in written] + [text for text, _ in WRITTEN]
+    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+    counts.update(FILLER * 10)
+    counts.update({word: 1 + DRAWN // (100 + rank) for rank, word in enumerate(english())})
+    return counts
 
 
-def learn_merges(texts: list[str], count: int) -> list[tuple[str, str]]:
-    """The `count` most frequent pairs, merged greedily within lower-case words that end in `</w>`."""
-    words = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+def learn_merges(words: Counter[str], count: int) -> list[tuple[str, str]]:
+    """The `count` most frequent pairs, merged greedily within words, which end in `</w>`."""
     spelled: dict[str, tuple[str, ...]] = {word: (*word[:-1], f"{word[-1]}</w>") for word in words}
+    pairs: Counter[tuple[str, str]] = Counter()
+    having: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def enter(word: str, sign: int) -> None:
+        for pair in pairwise(spelled[word]):
+            pairs[pair] += sign * words[word]
+            having[pair].add(word)
+
+    for word in words:
+        enter(word, 1)
     merges: list[tuple[str, str]] = []
-    while len(merges) < count:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, frequency in words.items():
-            for pair in pairwise(spelled[word]):
-                pairs[pair] += frequency
-        if not pairs:
-            break
+    while len(merges) < count and pairs:
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
-        for word, symbols in spelled.items():
-            spelled[word] = _merge(symbols, best)
+        for word in having.pop(best):
+            enter(word, -1)
+            spelled[word] = _merge(spelled[word], best)
+            enter(word, 1)
+        pairs = +pairs  # without those that are no more
     return merges
 
 
@@ -61,9 +71,9 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
-def write_vocabulary(path: Path, count: int = 600) -> int:
+def write_vocabulary(path: Path, count: int = 2500) -> int:
     """Writes the merges, gzipped and reproducible to the byte. Returns the tokenizer's vocabulary size."""
-    merges = learn_merges(corpus(), count)
+    merges = learn_merges(count_words(), count)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as zipped:

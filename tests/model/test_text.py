@@ -159,6 +159,18 @@ def test_every_prompt_starts_with_the_null_token(encoder: TextEncoder):
     assert int(features.mask.sum()) == 1 + int(encoder.tokenizer([SENTENCE]).argmax()) + 1
 
 
+@pytest.mark.parametrize("semantic", [None, "a street"])
+def test_what_is_too_long_keeps_its_beginning_and_its_end(encoder: TextEncoder, semantic: str | None):
+    limit = encoder.positional_embedding.shape[0]
+    long = " ".join(["rain", "mist"] * limit)
+    with torch.no_grad():
+        features = encoder.encode([Prompt(degradation=long, semantic=semantic)])
+        own = encoder(encoder.tokenizer([long])).tokens[0]
+    assert features.tokens.shape[1] == limit
+    assert torch.equal(features.tokens[0, 1:-1], own[: limit - 2])
+    assert torch.equal(features.tokens[0, -1], own[-1])
+
+
 def test_neighbours_in_a_batch_do_not_matter(encoder: TextEncoder):
     wake(encoder)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def test_vocabulary_is_reproducible_and_read_by_open_clip(tmp_path: Path) -> Non
 
 
 def test_merges_take_the_most_frequent_pair_first() -> None:
-    assert learn_merges(["rain rain rain", "ran"], 2)[0] == ("r", "a")
+    words = Counter({"rain": 3, "ran": 1, "in": 3})
+    assert learn_merges(words, 3) == [("i", "n</w>"), ("r", "a"), ("ra", "in</w>")]
+    assert len(learn_merges(words, 9)) == 4  # until every word is whole
 
 
 @pytest.mark.parametrize("wording", [TRAINING, HELD_OUT])

@@ -1,13 +1,15 @@
-"""Sentences of the grammar are many, and whole."""
+"""Sentences are many, whole, and none that is measured with."""
 
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
-from training.descriptions import HELD_OUT
-from training.phrases import GRAMMAR, STARTS, SYMBOL, phrase
+from training.descriptions import HELD_OUT, UNSEEN
+from training.descriptions import WRITTEN as DESCRIPTIONS
+from training.phrases import GRAMMAR, STARTS, SYMBOL, WRITTEN, phrase
 
 
 def test_every_symbol_is_explained_and_used() -> None:
@@ -31,12 +33,29 @@ def test_the_same_seed_gives_the_same_sentence() -> None:
     assert first == second
 
 
+def bare(text: str) -> str:
+    """Words alone, between spaces."""
+    words = re.findall(r"\w+", text.lower())
+    return f" {' '.join(words)} "
+
+
+WHOLE = [
+    bare(text) for text in (*(text for texts in WRITTEN.values() for text in texts), *dict(DESCRIPTIONS))
+]
+
+
 def test_words_that_are_held_out_are_not_in_it() -> None:
     held_out = [
-        word
+        bare(word)
         for part in (HELD_OUT.kinds, HELD_OUT.densities, HELD_OUT.directions)
         for words in part.values()
         for word in words
     ]
-    written = [f" {text} " for choices in GRAMMAR.values() for text in choices]
-    assert [word for word in held_out if any(f" {word} " in text for text in written)] == []
+    texts = [*WHOLE, *(bare(text) for choices in GRAMMAR.values() for text in choices)]
+    assert [word for word in held_out if any(word in text for text in texts)] == []
+
+
+def test_no_written_sentence_is_one_that_is_measured_with_or_comes_twice() -> None:
+    assert set(WRITTEN) == {*STARTS}
+    assert len(set(WHOLE)) == len(WHOLE)
+    assert {bare(text) for texts in UNSEEN.values() for text in texts}.isdisjoint(WHOLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -12,25 +13,45 @@ import torch
 from model.perception import DEGRADATIONS
 from model.weights import load_clip
 from training.descriptions import Attributes, canonical
-from training.text_tower import TowerConfig, restore_embeddings, train_text_tower
+from training.text_tower import TowerConfig, restore_embeddings, train_text_tower, with_vocabulary
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 CLIP = WEIGHTS / "degradation-clip"
 
 
-def test_the_text_tower_learns_and_perception_stays(tmp_path: Path) -> None:
-    train_text_tower(TowerConfig(steps=3, batch=8, warmup_steps=1), CLIP, tmp_path / "clip")
-    before, after = (cast(Any, load_clip(folder).model) for folder in (CLIP, tmp_path / "clip"))
+@pytest.mark.parametrize("merges", [None, 700])
+def test_the_text_tower_learns_and_perception_stays(merges: int | None, tmp_path: Path) -> None:
+    train_text_tower(TowerConfig(steps=3, batch=8, warmup_steps=1, merges=merges), CLIP, tmp_path / "clip")
+    clips = [load_clip(folder) for folder in (CLIP, tmp_path / "clip")]
+    before, after = (cast(Any, clip.model) for clip in clips)
     for name, tensor in before.state_dict().items():
         same = torch.equal(tensor, after.state_dict()[name])
         if name.startswith("visual.") or name == "logit_scale":
             assert same, name
         elif name.startswith("transformer.") and name.endswith("in_proj_weight"):
             assert not same, name
-    ids = load_clip(CLIP).tokenizer([canonical(Attributes(*degradation)) for degradation in DEGRADATIONS])
+    sentences = [canonical(Attributes(*degradation)) for degradation in DEGRADATIONS]
     with torch.inference_mode():
-        kept, given = (model.encode_text(ids, normalize=True) for model in (before, after))
+        kept, given = (
+            cast(Any, clip.model).encode_text(clip.tokenizer(sentences), normalize=True) for clip in clips
+        )
     torch.testing.assert_close(given, kept, atol=1e-4, rtol=0)
+
+
+def test_a_new_token_starts_as_the_mean_of_its_parts(tmp_path: Path) -> None:
+    merges = [("d", "a"), ("da", "y</w>"), ("q", "z")]
+    with gzip.open(tmp_path / "vocabulary.txt.gz", "wt") as file:
+        file.write("\n".join(["#version: 0.2", *map(" ".join, merges)]))
+    clip = load_clip(CLIP)
+    changed = with_vocabulary(clip, tmp_path, 512 + len(merges) + 2)
+    was, now = (
+        {token: cast(Any, one.model).token_embedding.weight[i] for token, i in encoder.items()}
+        for one, encoder in ((c, cast(Any, c.tokenizer).encoder) for c in (clip, changed))
+    )
+    assert "qz" not in was
+    torch.testing.assert_close(now["qz"], (was["q"] + was["z"]) / 2)
+    for token in ("a", "day</w>", "<end_of_text>"):
+        assert torch.equal(now[token], was[token])
 
 
 def test_embeddings_are_restored_exactly() -> None:
