@@ -26,6 +26,9 @@ from model.text import NoText, TextEncoder, Tokenizer
 PERCEIVER = "degradation-clip"
 """The compact CLIP that perceives for networks whose own CLIP was not trained on degradations."""
 
+VOCABULARY = "vocabulary.txt.gz"
+"""The file of byte-pair merges in a compact CLIP's folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompactCLIP:
@@ -83,7 +86,7 @@ def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
     architecture = config["open_clip"]
     model = open_clip.CLIP(**architecture)
     tokenizer = SimpleTokenizer(
-        bpe_path=str(folder / "vocabulary.txt.gz"), context_length=architecture["text_cfg"]["context_length"]
+        bpe_path=str(folder / VOCABULARY), context_length=architecture["text_cfg"]["context_length"]
     )
     return CompactCLIP(
         model=model.eval(),

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS, Perception, rain_or_clean
-from model.weights import CompactCLIP, compact_clip, load_clip, write_checkpoint
+from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.calibration import measure_perception
 from training.descriptions import (
     HELD_OUT,
@@ -217,7 +217,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
             cast(Any, clip.model).visual = cast(Any, compact_clip(folder, description).model).visual
         cast(Any, clip.model).lock_text_tower()
     else:
-        vocabulary = write_vocabulary(folder / "vocabulary.txt.gz")
+        vocabulary = write_vocabulary(folder / VOCABULARY)
         text = {**ARCHITECTURE["text_cfg"], "vocab_size": vocabulary}
         description = {
             "open_clip": {**ARCHITECTURE, "text_cfg": text},

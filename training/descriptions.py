@@ -19,6 +19,7 @@ from pathlib import Path
 from open_clip.tokenizer import default_bpe
 
 from model.prompts import describe
+from training.phrases import WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +324,9 @@ HELD_OUT = Wording(
     carriers=("a shot with {}", "what spoils it is {}", "{} in the frame", "we got {}"),
 )
 
-WRITTEN: tuple[tuple[str, Attributes], ...] = tuple(
-    (one.pop("text"), Attributes(**one))
-    for one in json.loads(Path(__file__).with_name("written.json").read_text("utf-8"))["descriptions"]
+DESCRIPTIONS: tuple[tuple[str, Attributes], ...] = tuple(
+    (one["text"], Attributes(one["kind"], one.get("density"), one.get("direction")))
+    for one in WRITTEN["descriptions"]
 )
 """Descriptions that were written one by one, and what they say."""
 
@@ -421,8 +422,8 @@ def mentioned(attributes: Attributes, rng: random.Random, *, detail: float = 0.7
 
 @cache
 def written(attributes: Attributes) -> tuple[str, ...]:
-    """Descriptions of `WRITTEN` that say exactly this."""
-    return tuple(text for text, said in WRITTEN if said == attributes)
+    """Those of `DESCRIPTIONS` that say exactly this."""
+    return tuple(text for text, said in DESCRIPTIONS if said == attributes)
 
 
 def canonical(attributes: Attributes) -> str:

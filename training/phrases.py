@@ -12,6 +12,7 @@ import random
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 GRAMMAR: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 """Symbols and what each may stand for."""
@@ -28,20 +29,21 @@ STARTS = (
 )
 """What a sentence may ask for."""
 
-WRITTEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("written.json").read_text("utf-8"))[
-    "wishes"
-]
+WRITTEN: dict[str, Any] = json.loads(Path(__file__).with_name("written.json").read_text("utf-8"))
+"""Sentences that were written one by one: wishes, and descriptions."""
+
+WISHES: dict[str, list[str]] = WRITTEN["wishes"]
 """What a sentence may ask for and what was written for it."""
 
 SHARE_WRITTEN = 0.5
-"""Of the sentences, how many are from `WRITTEN`."""
+"""Of the sentences, how many are from `WISHES`."""
 
 SYMBOL = re.compile(r"\{([a-z_]+)\}")
 
 
 def phrase(symbol: str, rng: random.Random) -> str:
     """What `symbol`, for a sentence one of `STARTS`, stands for, drawn at random."""
-    if symbol in WRITTEN and rng.random() < SHARE_WRITTEN:
-        return rng.choice(WRITTEN[symbol])
+    if symbol in WISHES and rng.random() < SHARE_WRITTEN:
+        return rng.choice(WISHES[symbol])
     drawn = SYMBOL.sub(lambda found: phrase(found[1], rng), rng.choice(GRAMMAR[symbol]))
     return " ".join(drawn.split()) if symbol in STARTS else drawn

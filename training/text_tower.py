@@ -20,13 +20,11 @@ from tqdm import tqdm
 from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS
 from model.prompts import DENSITIES, DIRECTIONS
-from model.weights import CompactCLIP, compact_clip, load_clip, write_checkpoint
+from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.descriptions import Attributes, canonical
 from training.sentences import MEANINGS, Saying, SentenceRun, batches
 from training.train import copy_into, descend, join_peers
 from training.vocabulary import write_vocabulary
-
-VOCABULARY = "vocabulary.txt.gz"
 
 DETAIL, KEPT = 0.15, 2.0
 """Weights of telling density and direction, and of the embeddings that are to stay, beside the meaning."""

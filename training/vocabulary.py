@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from model.prompts import DENSITIES, DIRECTIONS, TYPES
-from training.descriptions import FILLER, TRAINING, WRITTEN, Attributes, canonical, english
+from training.descriptions import DESCRIPTIONS, FILLER, TRAINING, Attributes, canonical, english
 from training.instructions import Mixture, request
-from training.phrases import WRITTEN as WISHES
+from training.phrases import WISHES
 
 DRAWN = 12_000
 """Sentences that words are counted in, beside those of `training/written.json`."""
@@ -29,7 +29,7 @@ def count_words(seed: int = 0) -> Counter[str]:
     mixture = Mixture(full=0.6, partial=0.25, unchanged=0.15, strange=0, perceived=0.1)
     texts = [request(rng.choice(rain + others), mixture, rng, TRAINING).text or "" for _ in range(DRAWN)]
     texts += [canonical(a) for a in rain + others] * 20
-    texts += [text for written in WISHES.values() for text in written] + [text for text, _ in WRITTEN]
+    texts += [text for written in WISHES.values() for text in written] + [text for text, _ in DESCRIPTIONS]
     counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
     counts.update(FILLER * 10)
     counts.update({word: 1 + DRAWN // (100 + rank) for rank, word in enumerate(english())})

@@ -7,9 +7,8 @@ import re
 
 import pytest
 
-from training.descriptions import HELD_OUT, UNSEEN
-from training.descriptions import WRITTEN as DESCRIPTIONS
-from training.phrases import GRAMMAR, STARTS, SYMBOL, WRITTEN, phrase
+from training.descriptions import DESCRIPTIONS, HELD_OUT, UNSEEN
+from training.phrases import GRAMMAR, STARTS, SYMBOL, WISHES, phrase
 
 
 def test_every_symbol_is_explained_and_used() -> None:
@@ -39,9 +38,7 @@ def bare(text: str) -> str:
     return f" {' '.join(words)} "
 
 
-WHOLE = [
-    bare(text) for text in (*(text for texts in WRITTEN.values() for text in texts), *dict(DESCRIPTIONS))
-]
+WHOLE = [bare(text) for text in (*(text for texts in WISHES.values() for text in texts), *dict(DESCRIPTIONS))]
 
 
 def test_words_that_are_held_out_are_not_in_it() -> None:
@@ -56,6 +53,6 @@ def test_words_that_are_held_out_are_not_in_it() -> None:
 
 
 def test_no_written_sentence_is_one_that_is_measured_with_or_comes_twice() -> None:
-    assert set(WRITTEN) == {*STARTS}
+    assert set(WISHES) == {*STARTS}
     assert len(set(WHOLE)) == len(WHOLE)
     assert {bare(text) for texts in UNSEEN.values() for text in texts}.isdisjoint(WHOLE)
