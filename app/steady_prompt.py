@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.depth import LEVELS
 from model.perception import Perception
-from model.prompts import describe
+from model.prompts import SURELY_CLEAN, describe
 
 LOOK_SECONDS = 0.5
 """Time between two looks; a new scene is looked at at once."""
@@ -21,6 +21,9 @@ MEMORY_SECONDS = 2.0
 STAY = 0.2
 """Share of every average that is put on the words in force: others take their place only where they are
 likelier by `STAY / (1 - STAY)`, a quarter."""
+
+TOWARDS = {"rain": {"rain": 1.0}, "clean": {"rain": 0.3, "clean": 0.7}, SURELY_CLEAN: {"clean": 1.0}}
+"""The types that the average leans towards, by what is named; `clean` is between the other two."""
 
 GRID = 8
 """To find where scenes begin, pictures are compared by the mean colours of so many fields squared."""
@@ -81,7 +84,9 @@ class SteadyPrompt:
         types, densities, directions = self._average
         kind, density, direction = self._words
         return self._perception.degradation(
-            _leaning(types, kind), _leaning(densities, density), _leaning(directions, direction)
+            _leaning(types, TOWARDS[kind]),
+            _leaning(densities, {density: 1.0}),
+            _leaning(directions, {direction: 1.0}),
         )
 
 
@@ -89,8 +94,8 @@ def _blend(scores: Scores, others: Scores, weight: float) -> Scores:
     return {word: score + weight * (others[word] - score) for word, score in scores.items()}
 
 
-def _leaning(scores: Scores, word: str) -> Scores:
-    return _blend(scores, {**dict.fromkeys(scores, 0.0), word: 1.0}, STAY)
+def _leaning(scores: Scores, towards: Scores) -> Scores:
+    return _blend(scores, dict.fromkeys(scores, 0.0) | towards, STAY)
 
 
 def mean_fields(image: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.depth import to_uint8
-from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
+from model.prompts import DENSITIES, DIRECTIONS, SURELY_CLEAN, TYPES, describe
 from model.weights import CompactCLIP
 
 
@@ -30,6 +30,10 @@ class Perceived:
 RAIN_FROM = 0.5
 """Rain is named where it is at least so likely, other degradations left aside, unless the compact CLIP's
 settings say otherwise (`rain_from`)."""
+
+CLEAN_BELOW = 0.0
+"""Where rain is less likely than this, nothing is to be changed, unless the settings say otherwise
+(`clean_below`)."""
 
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
@@ -68,6 +72,7 @@ class Perception:
         self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
         self.temperature: float = clip.settings.get("temperature", 1.0)
         self.rain_from: float = clip.settings.get("rain_from", RAIN_FROM)
+        self.clean_below: float = clip.settings.get("clean_below", CLEAN_BELOW)
         clip.model.to(device).eval()
         self.mean = torch.tensor(clip.mean, device=device)[:, None, None]
         self.std = torch.tensor(clip.std, device=device)[:, None, None]
@@ -129,9 +134,9 @@ class Perception:
     def degradation(
         self, types: dict[str, float], densities: dict[str, float], directions: dict[str, float]
     ) -> tuple[str, str, str]:
-        """What the sentence names by these probabilities: type (`rain` or `clean`), density, direction."""
+        """What the sentence names by these probabilities: type (as `decide` does), density, direction."""
         return (
-            decide(types, self.rain_from),
+            decide(types, self.rain_from, self.clean_below),
             max(densities, key=densities.__getitem__),
             max(directions, key=directions.__getitem__),
         )
@@ -145,11 +150,13 @@ def rain_or_clean(types: dict[str, float]) -> float:
     return rain / max(rain + types["clean"], 1e-12)
 
 
-def decide(types: dict[str, float], rain_from: float = RAIN_FROM) -> str:
-    """What the sentence names, by probabilities over `TYPES`: `rain` or `clean`.
+def decide(types: dict[str, float], rain_from: float = RAIN_FROM, clean_below: float = CLEAN_BELOW) -> str:
+    """What the sentence names, by probabilities over `TYPES`: `rain`, `clean` or `SURELY_CLEAN`.
 
     The sentence is the prompt of a service that takes rain away and leaves the rest of a picture alone, so
     whatever else is seen is reported but not named: what is named would be removed. `rain_from` is set so
-    that nearly every picture without rain is called clean.
+    that nearly every picture without rain is called clean, `clean_below` so that hardly any rain is left
+    alone: between them what is called clean is looked through for rain all the same.
     """
-    return "rain" if rain_or_clean(types) >= rain_from else "clean"
+    rain = rain_or_clean(types)
+    return "rain" if rain >= rain_from else "clean" if rain >= clean_below else SURELY_CLEAN

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 TYPES: tuple[str, ...] = ("clean", "rain", "rain and haze", "haze", "noise", "blur", "raindrops")
 """Degradations that `perceive` tells apart. Haze stands for the veil of distant, unresolved rain as well."""
 
+SURELY_CLEAN = "surely clean"
+"""What `perceive` names instead of `clean` where it is sure, and nothing is to be changed."""
+
 DENSITIES: tuple[str, ...] = ("light", "moderate", "heavy")
 DIRECTIONS: tuple[str, ...] = ("left", "vertical", "right")
 """Where streaks lead as they fall: `left` is from the upper right to the lower left."""
@@ -26,11 +29,14 @@ class Prompt:
 
 
 def describe(kind: str, density: str | None = None, direction: str | None = None) -> str:
-    """The canonical sentence for a degradation of `TYPES`, with density and direction where rain falls.
+    """The canonical sentence for a degradation of `TYPES`, with density and direction where rain falls, or
+    for `SURELY_CLEAN`.
 
     Raises:
         ValueError: for a word outside `TYPES`, `DENSITIES` or `DIRECTIONS`.
     """
+    if kind == SURELY_CLEAN:
+        return f"{describe('clean')}, leave it unchanged"
     if kind not in TYPES:
         raise ValueError(f"unknown degradation {kind!r}")
     if kind == "clean":

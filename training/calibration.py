@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from model.perception import Perceived
-from model.prompts import describe
+from model.prompts import SURELY_CLEAN, describe
 from training.descriptions import Attributes
 
 BINS = 15
@@ -96,7 +96,7 @@ def measure_perception(
         answer = max(probabilities, key=probabilities.__getitem__)
         answers[attribute].append((min(1.0, probabilities[answer]), answer == truth))
 
-    dry = describe("clean")
+    dry = describe("clean"), describe(SURELY_CLEAN)
     found: list[bool] = []
     for image, shown in degraded:
         perceived = perceive(image)
@@ -104,11 +104,11 @@ def measure_perception(
         if shown.density is not None and shown.direction is not None:
             note("density", perceived.densities, shown.density)
             note("direction", perceived.directions, shown.direction)
-            found.append(perceived.prompt != dry)
+            found.append(perceived.prompt not in dry)
         progress()
     kept: list[bool] = []
     for photograph in clean:
-        kept.append(perceive(photograph).prompt == dry)
+        kept.append(perceive(photograph).prompt in dry)
         progress()
     if not found or not kept:
         raise ValueError("perception is measured on rainy images and on clean photographs")

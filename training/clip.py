@@ -281,6 +281,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
     description["temperature"] = fit_temperature(clip, held_out, device)
     clip.settings.update(description)
     description["rain_from"] = fit_rain_from(clip, held_out, device)
+    description["clean_below"] = fit_clean_below(clip, held_out, device)
     clip.settings.update(description)
     report = measure(clip, held_out, device)
     write_checkpoint(folder, CLIP, model.state_dict(), {**description, "held_out": report})
@@ -344,6 +345,22 @@ def fit_rain_from(clip: CompactCLIP, data: TrainingData, device: torch.device) -
         return 0.5
     highest = rain.quantile(CLEAN_SHARE, interpolation="higher").item()
     return max(RAIN_FROM_AT_LEAST, math.floor(1000 * highest + 1) / 1000)
+
+
+LEFT_ALONE = 0.01
+
+
+def fit_clean_below(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
+    """The likelihood of rain that `LEFT_ALONE` of the rainy images of held-out scenes stay below."""
+    perception = Perception(clip, device)
+    generator = Generator(device=device).manual_seed(5)
+    rng = np.random.default_rng(5)
+    rain: list[float] = []
+    for _ in range(60):
+        images, shown = degraded_crops(data, 16, 3 * perception.crop, rng, generator)
+        rainy = [image for image, attributes in zip(images, shown, strict=True) if attributes.density]
+        rain += [rain_or_clean(perception((image * 255).round().to(torch.uint8)).types) for image in rainy]
+    return math.floor(1000 * float(np.quantile(rain, LEFT_ALONE))) / 1000
 
 
 def held_out_images(

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.metrics import psnr
 from model.perception import DEGRADATIONS, Perception, decide
-from model.prompts import DENSITIES, DIRECTIONS, TYPES, describe
+from model.prompts import DENSITIES, DIRECTIONS, SURELY_CLEAN, TYPES, Prompt, describe
 from model.restorer import Restorer
 from tests.model.conftest import PAIRS
 
@@ -69,12 +70,24 @@ def test_unknown_words_are_not_described(words: tuple[str, ...]):
         ({"rain": 0.1, "rain and haze": 0.5, "clean": 0.4}, "rain"),
         ({"rain": 0.1, "clean": 0.9}, "clean"),
         ({"rain": 0.1, "haze": 0.85, "clean": 0.05}, "rain"),
-        ({"noise": 1.0}, "clean"),
+        ({"rain": 0.1, "clean": 0.7, "noise": 0.2}, "clean"),
+        ({"rain": 0.05, "clean": 0.95}, SURELY_CLEAN),
+        ({"noise": 1.0}, SURELY_CLEAN),
     ],
 )
 def test_only_rain_is_ever_asked_to_be_removed(types: dict[str, float], named: str):
     """A veil or noise that is perceived by mistake must not cost the picture its tones or its texture."""
-    assert decide(dict.fromkeys(TYPES, 0.0) | types) == named
+    assert decide(dict.fromkeys(TYPES, 0.0) | types, clean_below=0.08) == named
+
+
+def test_what_is_surely_clean_is_not_changed(shipped: Restorer):
+    """Upright bars look like rain to the network: where perception knows better, the sentence says so."""
+    bars = torch.full((3, 96, 96), 90, dtype=torch.uint8)
+    bars[:, :, ::7] = bars[:, :, 1::7] = 200
+    [restored] = shipped.restore([bars], [Prompt(degradation=describe(SURELY_CLEAN))])
+    assert psnr(restored, bars) > 50
+    assert shipped.perception is not None
+    assert 0 < shipped.perception.clean_below < shipped.perception.rain_from
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_it_changes_with_the_scene_at_once(perception: Perception, photograph: F
     dry, rainy = pictures(photograph, 10, 0), pictures(cat(), 10, 0.15)
     steady = SteadyPrompt(perception)
     prompts = [steady(frame, number / 25) for number, frame in enumerate([*dry, *rainy, *dry])]
-    assert set(prompts[:10]) == set(prompts[20:]) == {DRY}
+    assert all(prompt.startswith(DRY) for prompt in (*prompts[:10], *prompts[20:]))
     assert len(set(prompts[10:20])) == 1
     assert "rain streaks" in prompts[10]
 
@@ -62,9 +62,9 @@ def test_it_changes_with_the_weather_once_it_is_sure(perception: Perception, pho
     frames = [*pictures(photograph, 20, 0), *pictures(photograph, 60, 0.12)]
     steady = SteadyPrompt(perception)
     prompts = [steady(frame, number / 10) for number, frame in enumerate(frames)]
-    assert set(prompts[:20]) == {DRY}
+    assert all(prompt.startswith(DRY) for prompt in prompts[:20])
     assert "rain streaks" in prompts[-1]
-    assert changes(prompts) <= 2
+    assert changes(prompts) <= 3  # from sure to unsure, to rain, to the right rain
 
 
 def test_sixteen_bits_are_perceived_as_eight(perception: Perception) -> None:
