@@ -88,6 +88,8 @@ class TrainConfig:
     the checkpoints."""
     pairs: float = 0.05
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
+    upright: float = 0.0
+    """Share of the photographs that is stretched upright (`training.scenes.upright_crop`)."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_steps: int = 200
@@ -188,13 +190,15 @@ class Batches:
         paired = min(paired, stage.batch - 1) if data.photographs else stage.batch
         count = stage.batch - paired
 
-        def drawn(images: Sequence[Tensor], channels: int, number: int) -> tuple[Tensor, list[int]]:
+        def drawn(
+            images: Sequence[Tensor], channels: int, number: int, upright: float = 0.0
+        ) -> tuple[Tensor, list[int]]:
             if not number:
                 return torch.zeros(0, channels, stage.crop, stage.crop, dtype=torch.uint8), []
             indices = rng.integers(len(images), size=number).tolist()
-            return random_crops(images, stage.crop, indices, rng), indices
+            return random_crops(images, stage.crop, indices, rng, upright=upright), indices
 
-        photographs, _ = drawn(data.photographs, 3, count)
+        photographs, _ = drawn(data.photographs, 3, count, self.config.upright)
         layers = data.layer_crops(stage.crop, count, rng)
         pairs, indices = drawn(data.pairs, 6, paired)
         captions = [data.captions[i] if data.captions else None for i in indices]
