@@ -303,21 +303,21 @@ TRAINING = Wording(
 
 HELD_OUT = Wording(
     kinds={
-        "clean": ("a spotless picture", "no bad weather in it", "clear and dry"),
-        "rain": ("rain lines", "rainfall", "rain coming down"),
-        "rain and haze": ("rain plus fog", "a misty scene with rain"),
-        "haze": ("a foggy picture", "thick mist"),
+        "clean": ("a spotless picture", "no bad weather in it", "clear dry air"),
+        "rain": ("rainwater falling", "rain in flight", "wet trails of rain"),
+        "rain and haze": ("rain amid fog", "a misty scene with rain"),
+        "haze": ("a foggy shot", "thick mist"),
         "noise": ("a grainy picture", "image noise"),
-        "blur": ("a defocused picture", "blurring"),
+        "blur": ("a defocused picture", "blurred contours"),
         "raindrops": ("drops of water on the lens", "wet glass with droplets"),
     },
     densities={
-        "light": ("faint", "mild"),
-        "moderate": ("medium strength", "fairly steady"),
-        "heavy": ("very heavy", "massive"),
+        "light": ("feeble", "slender"),
+        "moderate": ("middle intensity", "fairly steady"),
+        "heavy": ("mighty", "colossal"),
     },
     directions={
-        "left": ("tilting towards the left", "going down to the left"),
+        "left": ("tilting towards the left", "sinking to the left"),
         "vertical": ("running vertically", "straight from above"),
         "right": ("tilting towards the right", "going down to the right"),
     },

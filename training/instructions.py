@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model.prompts import DENSITIES, DIRECTIONS, Prompt
+from model.prompts import DENSITIES, DIRECTIONS, SURELY_CLEAN, Prompt, describe
 from training.descriptions import (
     TRAINING,
     Attributes,
@@ -35,6 +35,7 @@ from training.phrases import phrase
 from training.rain import Degraded, density_name, direction_name
 
 UNCHANGED = (
+    describe(SURELY_CLEAN),
     "leave it unchanged",
     "leave the picture as it is",
     "do nothing",
@@ -206,7 +207,7 @@ def attributes_of(sample: Degraded) -> list[Attributes]:
 
 def misperceived(attributes: Attributes, rng: random.Random) -> Attributes:
     """What perception may take a degradation for."""
-    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(8, 4, 2, 1))[0]
+    kind = rng.choices((attributes.kind, *MISTAKEN), weights=(8, 6, 2, 0.5))[0]
     if kind not in ("rain", "rain and haze"):
         return Attributes(kind)
     return Attributes(kind, rng.choice(DENSITIES), rng.choice(DIRECTIONS))

@@ -35,7 +35,7 @@ WRITTEN: dict[str, Any] = json.loads(Path(__file__).with_name("written.json").re
 WISHES: dict[str, list[str]] = WRITTEN["wishes"]
 """What a sentence may ask for and what was written for it."""
 
-SHARE_WRITTEN = 0.5
+SHARE_WRITTEN = 0.65
 """Of the sentences, how many are from `WISHES`."""
 
 SYMBOL = re.compile(r"\{([a-z_]+)\}")
