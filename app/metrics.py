@@ -26,7 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from model.prompts import DENSITIES, DIRECTIONS, SURELY_CLEAN, TYPES, describe
+from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, describe
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From 256x256 on a GPU to the default deadline, which 100 megapixels on two cores come near to. Targets of
@@ -86,7 +86,7 @@ PROBLEMS = (
 PROMPTS = {
     describe(kind, density, direction): f"{density} rain" if kind in ("rain", "rain and haze") else kind
     for kind, density, direction in product(TYPES, DENSITIES, DIRECTIONS)
-} | {describe(SURELY_CLEAN): "clean"}
+} | {describe(SURELY_CLEAN): "clean", describe(PERHAPS_RAIN): "rain"}
 """Classes of prompts that are perceived, by their sentences."""
 
 
@@ -230,7 +230,7 @@ class Metrics:
             (self.restore_duration, (*SIZES, "huge")),
             (self.stage_duration, STAGES),
             (self.images, OUTCOMES),
-            (self.prompts, ("given", "clean", *(f"{density} rain" for density in DENSITIES))),
+            (self.prompts, ("given", "clean", "rain", *(f"{density} rain" for density in DENSITIES))),
             (self.rejected, REASONS),
             (self.problems, PROBLEMS),
             (self.stream_frames, FRAMES),

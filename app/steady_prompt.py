@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.depth import LEVELS
 from model.perception import Perception
-from model.prompts import SURELY_CLEAN, describe
+from model.prompts import PERHAPS_RAIN, SURELY_CLEAN, describe
 
 LOOK_SECONDS = 0.5
 """Time between two looks; a new scene is looked at at once."""
@@ -22,8 +22,13 @@ STAY = 0.2
 """Share of every average that is put on the words in force: others take their place only where they are
 likelier by `STAY / (1 - STAY)`, a quarter."""
 
-TOWARDS = {"rain": {"rain": 1.0}, "clean": {"rain": 0.3, "clean": 0.7}, SURELY_CLEAN: {"clean": 1.0}}
-"""The types that the average leans towards, by what is named; `clean` is between the other two."""
+TOWARDS = {
+    "rain": {"rain": 1.0},
+    PERHAPS_RAIN: {"rain": 0.55, "clean": 0.45},
+    "clean": {"rain": 0.3, "clean": 0.7},
+    SURELY_CLEAN: {"clean": 1.0},
+}
+"""The types that the average leans towards, by what is named: the middle of where it is named."""
 
 GRID = 8
 """To find where scenes begin, pictures are compared by the mean colours of so many fields squared."""

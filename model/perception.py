@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.depth import to_uint8
-from model.prompts import DENSITIES, DIRECTIONS, SURELY_CLEAN, TYPES, describe
+from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, describe
 from model.weights import CompactCLIP
 
 
@@ -30,6 +30,9 @@ class Perceived:
 RAIN_FROM = 0.5
 """Rain is named where it is at least so likely, other degradations left aside, unless the compact CLIP's
 settings say otherwise (`rain_from`)."""
+
+DETAILS_FROM = 0.6
+"""Where rain is named and at least so likely, so are its density and direction."""
 
 CLEAN_BELOW = 0.0
 """Where rain is less likely than this, nothing is to be changed, unless the settings say otherwise
@@ -151,7 +154,8 @@ def rain_or_clean(types: dict[str, float]) -> float:
 
 
 def decide(types: dict[str, float], rain_from: float = RAIN_FROM, clean_below: float = CLEAN_BELOW) -> str:
-    """What the sentence names, by probabilities over `TYPES`: `rain`, `clean` or `SURELY_CLEAN`.
+    """What the sentence names, by probabilities over `TYPES`: `rain`, `PERHAPS_RAIN`, `clean` or
+    `SURELY_CLEAN`.
 
     The sentence is the prompt of a service that takes rain away and leaves the rest of a picture alone, so
     whatever else is seen is reported but not named: what is named would be removed. `rain_from` is set so
@@ -159,4 +163,6 @@ def decide(types: dict[str, float], rain_from: float = RAIN_FROM, clean_below: f
     alone: between them what is called clean is looked through for rain all the same.
     """
     rain = rain_or_clean(types)
-    return "rain" if rain >= rain_from else "clean" if rain >= clean_below else SURELY_CLEAN
+    if rain >= rain_from:
+        return "rain" if rain >= DETAILS_FROM else PERHAPS_RAIN
+    return "clean" if rain >= clean_below else SURELY_CLEAN

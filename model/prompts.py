@@ -7,8 +7,9 @@ from dataclasses import dataclass
 TYPES: tuple[str, ...] = ("clean", "rain", "rain and haze", "haze", "noise", "blur", "raindrops")
 """Degradations that `perceive` tells apart. Haze stands for the veil of distant, unresolved rain as well."""
 
-SURELY_CLEAN = "surely clean"
-"""What `perceive` names instead of `clean` where it is sure, and nothing is to be changed."""
+SURELY_CLEAN, PERHAPS_RAIN = "surely clean", "perhaps rain"
+"""What `perceive` names instead of `clean` where nothing is to be changed, and instead of `rain` where it is
+not sure enough to tell how much and which way."""
 
 DENSITIES: tuple[str, ...] = ("light", "moderate", "heavy")
 DIRECTIONS: tuple[str, ...] = ("left", "vertical", "right")
@@ -30,13 +31,15 @@ class Prompt:
 
 def describe(kind: str, density: str | None = None, direction: str | None = None) -> str:
     """The canonical sentence for a degradation of `TYPES`, with density and direction where rain falls, or
-    for `SURELY_CLEAN`.
+    for `SURELY_CLEAN` or `PERHAPS_RAIN`.
 
     Raises:
         ValueError: for a word outside `TYPES`, `DENSITIES` or `DIRECTIONS`.
     """
     if kind == SURELY_CLEAN:
         return f"{describe('clean')}, leave it unchanged"
+    if kind == PERHAPS_RAIN:
+        return "a photo with rain"
     if kind not in TYPES:
         raise ValueError(f"unknown degradation {kind!r}")
     if kind == "clean":

@@ -28,6 +28,7 @@ from training.descriptions import (
     mentioned,
     punctuate,
     sentence,
+    stranger,
     unheard_of,
     written,
 )
@@ -247,8 +248,12 @@ def describing(named: Attributes, text: str) -> Request:
 
 def in_strange_words(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
     """A prompt that says nothing known: all rain is to go."""
-    if rng.random() < 0.4:
+    way = rng.random()
+    if way < 0.25:
         return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
+    if way < 0.5:  # however much that is
+        rain = f"{stranger(rng)} {rng.choice(wording.kinds['rain'])}"
+        return Request(text=sentence(replace(attributes, density=None), rng, wording, noun=rain))
     return Request(text=chatter(rng))
 
 
