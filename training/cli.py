@@ -289,6 +289,9 @@ def train(
         bool,
         typer.Option("--layerwise-rates", help="Let each layer learn at a rate in proportion to its size."),
     ] = False,
+    upright: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the photographs that is stretched upright.")
+    ] = 0.0,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
@@ -337,6 +340,7 @@ def train(
         start_from=None if start_from is None else str(start_from),
         revive=revive,
         layerwise_rates=layerwise_rates,
+        upright=upright,
         steps=steps,
         minutes=minutes,
         seed=seed,
