@@ -160,7 +160,8 @@ def decide(types: dict[str, float], rain_from: float = RAIN_FROM, clean_below: f
     The sentence is the prompt of a service that takes rain away and leaves the rest of a picture alone, so
     whatever else is seen is reported but not named: what is named would be removed. `rain_from` is set so
     that nearly every picture without rain is called clean, `clean_below` so that hardly any rain is left
-    alone: between them what is called clean is looked through for rain all the same.
+    alone: between them what is called clean is looked through for rain all the same. Below `DETAILS_FROM`
+    rain is only perhaps there.
     """
     rain = rain_or_clean(types)
     if rain >= rain_from:

@@ -318,15 +318,9 @@ def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device)
     """The divisor of a picture's mean scores with the least negative log-likelihood on held-out scenes (Guo
     et al., ICML 2017)."""
     perception = Perception(clip, device)
-    generator = Generator(device=device).manual_seed(1)
-    rng = np.random.default_rng(1)
-    logits: list[Tensor] = []
-    shown: list[Attributes] = []
+    images, shown = zip(*degraded_images(data, 384, 3 * perception.crop, device, seed=1), strict=True)
     with torch.inference_mode():
-        for _ in range(24):
-            images, found = degraded_crops(data, 16, 3 * perception.crop, rng, generator)
-            logits += [perception.logits((image * 255).round().to(torch.uint8)) for image in images]
-            shown += found
+        logits = [perception.logits(image) for image in images]
     truth = truth_of(shown, device)
     candidates = torch.logspace(-1, 1, 81).tolist()
     return min(candidates, key=lambda t: F.cross_entropy(torch.stack(logits) / t, truth).item())
@@ -351,16 +345,23 @@ LEFT_ALONE = 0.01
 
 
 def fit_clean_below(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
-    """The likelihood of rain that `LEFT_ALONE` of the rainy images of held-out scenes stay below."""
+    """The likelihood of rain, in [0, 1], that `LEFT_ALONE` of the rainy images of held-out scenes stay
+    below: they are taken for surely clean."""
     perception = Perception(clip, device)
-    generator = Generator(device=device).manual_seed(5)
-    rng = np.random.default_rng(5)
-    rain: list[float] = []
-    for _ in range(60):
-        images, shown = degraded_crops(data, 16, 3 * perception.crop, rng, generator)
-        rainy = [image for image, attributes in zip(images, shown, strict=True) if attributes.density]
-        rain += [rain_or_clean(perception((image * 255).round().to(torch.uint8)).types) for image in rainy]
+    shown = degraded_images(data, 960, 3 * perception.crop, device, seed=5)
+    rain = [rain_or_clean(perception(image).types) for image, attributes in shown if attributes.density]
     return math.floor(1000 * float(np.quantile(rain, LEFT_ALONE))) / 1000
+
+
+def degraded_images(
+    data: TrainingData, count: int, size: int, device: torch.device, *, seed: int
+) -> Iterator[tuple[Tensor, Attributes]]:
+    """`count` degraded images, uint8 (3, size, size), and what they show."""
+    generator = Generator(device=device).manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    for start in range(0, count, 16):
+        images, shown = degraded_crops(data, min(16, count - start), size, rng, generator)
+        yield from zip((images * 255).round().to(torch.uint8), shown, strict=True)
 
 
 def held_out_images(
@@ -372,11 +373,7 @@ def held_out_images(
     large.photographs = [p for p in data.photographs if min(p.shape[-2:]) >= size]
     if not large.photographs:
         raise DataError(f"no held-out photograph is as large as {size} pixels")
-    generator = Generator(device=device).manual_seed(4)
-    rng = np.random.default_rng(4)
-    for start in range(0, count, 16):
-        images, shown = degraded_crops(large, min(16, count - start), size, rng, generator)
-        yield from zip((images * 255).round().to(torch.uint8), shown, strict=True)
+    yield from degraded_images(large, count, size, device, seed=4)
 
 
 def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:

@@ -396,14 +396,14 @@ def english() -> tuple[str, ...]:
 
 
 def unheard_of(rng: random.Random) -> str:
-    """A word for rain that is in no list: an unknown one, or one that is joined to `rain`."""
-    word = stranger(rng)
-    return rng.choice((word, f"rain{word}", f"rain {word}", f"{word}rain", f"{word} rain"))
+    """Words for rain that are in no list: an unknown one, alone, joined to `rain` or before a known one."""
+    word, rain = _stranger(rng), rng.choice(TRAINING.kinds["rain"])
+    return rng.choice((word, f"rain{word}", f"rain {word}", f"{word}rain", f"{word} {rain}"))
 
 
 def chatter(rng: random.Random) -> str:
     """Words at random, of which at most one says something: rain."""
-    words = [rng.choice(JOINING) if rng.random() < 0.4 else stranger(rng) for _ in range(rng.randint(1, 9))]
+    words = [rng.choice(JOINING) if rng.random() < 0.4 else _stranger(rng) for _ in range(rng.randint(1, 9))]
     if rng.random() < 0.3:
         words.insert(rng.randint(0, len(words)), rng.choice(TRAINING.kinds["rain"]))
     return " ".join(words)
@@ -459,13 +459,12 @@ def disturb(text: str, rng: random.Random, *, typos: float = 0.15, strangers: fl
     if rng.random() < strangers:
         words = text.split(" ")
         at = rng.choice((0, len(words), rng.randint(0, len(words))))
-        words[at:at] = [stranger(rng) for _ in range(rng.randint(1, 3))]
+        words[at:at] = [_stranger(rng) for _ in range(rng.randint(1, 3))]
         text = " ".join(words)
     return text
 
 
-def stranger(rng: random.Random) -> str:
-    """A word that says nothing about a degradation, or letters at random."""
+def _stranger(rng: random.Random) -> str:
     way = rng.random()
     if way < 0.3:
         return rng.choice(FILLER)

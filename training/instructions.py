@@ -28,7 +28,6 @@ from training.descriptions import (
     mentioned,
     punctuate,
     sentence,
-    stranger,
     unheard_of,
     written,
 )
@@ -248,12 +247,8 @@ def describing(named: Attributes, text: str) -> Request:
 
 def in_strange_words(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
     """A prompt that says nothing known: all rain is to go."""
-    way = rng.random()
-    if way < 0.25:
+    if rng.random() < 0.4:
         return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
-    if way < 0.5:  # however much that is
-        rain = f"{stranger(rng)} {rng.choice(wording.kinds['rain'])}"
-        return Request(text=sentence(replace(attributes, density=None), rng, wording, noun=rain))
     return Request(text=chatter(rng))
 
 

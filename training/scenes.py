@@ -57,16 +57,17 @@ def random_crops(
     """
     crops: list[Tensor] = []
     for index in indices:
-        stretched = upright > 0 and rng.random() < upright
-        crop = (upright_crop if stretched else random_crop)(images[index], size, rng)
+        if upright and rng.random() < upright:
+            crop = upright_crop(images[index], size, rng)
+        else:
+            crop = random_crop(images[index], size, size, rng)
         crops.append(crop.flip(-1) if rng.random() < 0.5 else crop)
     return torch.stack(crops)
 
 
-def random_crop(image: Tensor, width: int, rng: np.random.Generator, *, height: int | None = None) -> Tensor:
-    """A crop (C, height, width) of an image, square without a height, mirrored at its right and lower edges
-    where it is smaller."""
-    height = width if height is None else height
+def random_crop(image: Tensor, height: int, width: int, rng: np.random.Generator) -> Tensor:
+    """A crop (C, height, width) of an image (C, H, W), mirrored at its right and lower edges where that is
+    smaller."""
     rows, columns = image.shape[-2:]
     if rows < height or columns < width:
         y = np.pad(np.arange(rows), (0, max(0, height - rows)), mode="reflect")
@@ -78,11 +79,11 @@ def random_crop(image: Tensor, width: int, rng: np.random.Generator, *, height: 
 
 
 def upright_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """A crop (C, size, size) of a uint8 image, stretched up to fourfold from top to bottom, every other one
-    lying on its side."""
+    """A crop (C, size, size) of a uint8 image (C, H, W), stretched up to fourfold from top to bottom, every
+    other one lying on its side; uint8."""
     if rng.random() < 0.5:
         image = image.transpose(-1, -2)
-    crop = random_crop(image, size, rng, height=round(size / rng.uniform(1, 4))).float()
+    crop = random_crop(image, round(size / rng.uniform(1, 4)), size, rng).float()
     return F.interpolate(crop[None], (size, size), mode="bilinear")[0].round().to(torch.uint8)
 
 
