@@ -292,6 +292,10 @@ def train(
     upright: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the photographs that is stretched upright.")
     ] = 0.0,
+    fine: Annotated[float, typer.Option(min=0, max=1, help="Share of the photographs that is shrunk.")] = 0.0,
+    lined: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the photographs with bars, grids or wires drawn in.")
+    ] = 0.0,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
@@ -321,6 +325,7 @@ def train(
     from training.scenes import DataError
     from training.train import Stage, TrainConfig
     from training.train import train as run
+    from training.variety import Variety
 
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose {', '.join(PRESETS)}", param_hint="--preset")
@@ -330,6 +335,8 @@ def train(
         raise typer.BadParameter("goes with --start-from", param_hint="--revive")
     if layerwise_rates and PRESETS[preset].restoration.block != "convolution":
         raise typer.BadParameter(f"{preset} has normalised layers", param_hint="--layerwise-rates")
+    if upright + fine > 1:
+        raise typer.BadParameter("at most 1 with --upright", param_hint="--fine")
     if half and export is None:
         raise typer.BadParameter("goes with --export", param_hint="--half")
     weights = default_weights_dir()
@@ -340,7 +347,7 @@ def train(
         start_from=None if start_from is None else str(start_from),
         revive=revive,
         layerwise_rates=layerwise_rates,
-        upright=upright,
+        variety=Variety(upright=upright, fine=fine, lined=lined),
         steps=steps,
         minutes=minutes,
         seed=seed,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from training.variety import Variety, random_crop, varied_crop
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -47,44 +48,22 @@ def random_crops(
     indices: Iterable[int],
     rng: np.random.Generator,
     *,
-    upright: float = 0.0,
+    variety: Variety | None = None,
 ) -> Tensor:
     """Crops of `size` pixels of the images at `indices`, flipped at random left to right: uint8 (B, C, size,
     size).
 
-    Images smaller than the crop are mirrored at their right and lower edges. A share `upright` is made so:
-    rain is mistaken for bars, blades and fringes that stand upright, which photographs have less of.
+    Images smaller than the crop are mirrored at their right and lower edges. `variety` is for photographs, of
+    three channels.
     """
     crops: list[Tensor] = []
     for index in indices:
-        if upright and rng.random() < upright:
-            crop = upright_crop(images[index], size, rng)
-        else:
+        if variety is None:
             crop = random_crop(images[index], size, size, rng)
+        else:
+            crop = varied_crop(images[index], size, rng, variety)
         crops.append(crop.flip(-1) if rng.random() < 0.5 else crop)
     return torch.stack(crops)
-
-
-def random_crop(image: Tensor, height: int, width: int, rng: np.random.Generator) -> Tensor:
-    """A crop (C, height, width) of an image (C, H, W), mirrored at its right and lower edges where that is
-    smaller."""
-    rows, columns = image.shape[-2:]
-    if rows < height or columns < width:
-        y = np.pad(np.arange(rows), (0, max(0, height - rows)), mode="reflect")
-        x = np.pad(np.arange(columns), (0, max(0, width - columns)), mode="reflect")
-        image = image[:, y][:, :, x]
-        rows, columns = image.shape[-2:]
-    top, left = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
-    return image[:, top : top + height, left : left + width]
-
-
-def upright_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """A crop (C, size, size) of a uint8 image (C, H, W), stretched up to fourfold from top to bottom, every
-    other one lying on its side; uint8."""
-    if rng.random() < 0.5:
-        image = image.transpose(-1, -2)
-    crop = random_crop(image, round(size / rng.uniform(1, 4)), size, rng).float()
-    return F.interpolate(crop[None], (size, size), mode="bilinear")[0].round().to(torch.uint8)
 
 
 def sheared_crop(layer: Tensor, hidden: Tensor | None, size: int, rng: np.random.Generator) -> Tensor:

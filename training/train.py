@@ -43,6 +43,7 @@ from training.published import read_training_data, training_caption, training_se
 from training.rain import Degraded, RainRecipe, measure_angle, synthesise
 from training.revive import revive
 from training.scenes import TrainingData, random_crops
+from training.variety import Variety
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +89,7 @@ class TrainConfig:
     the checkpoints."""
     pairs: float = 0.05
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
-    upright: float = 0.0
-    """Share of the photographs that is stretched upright (`training.scenes.upright_crop`)."""
+    variety: Variety = field(default_factory=Variety)
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_steps: int = 200
@@ -191,14 +191,14 @@ class Batches:
         count = stage.batch - paired
 
         def drawn(
-            images: Sequence[Tensor], channels: int, number: int, upright: float = 0.0
+            images: Sequence[Tensor], channels: int, number: int, variety: Variety | None = None
         ) -> tuple[Tensor, list[int]]:
             if not number:
                 return torch.zeros(0, channels, stage.crop, stage.crop, dtype=torch.uint8), []
             indices = rng.integers(len(images), size=number).tolist()
-            return random_crops(images, stage.crop, indices, rng, upright=upright), indices
+            return random_crops(images, stage.crop, indices, rng, variety=variety), indices
 
-        photographs, _ = drawn(data.photographs, 3, count, self.config.upright)
+        photographs, _ = drawn(data.photographs, 3, count, self.config.variety)
         layers = data.layer_crops(stage.crop, count, rng)
         pairs, indices = drawn(data.pairs, 6, paired)
         captions = [data.captions[i] if data.captions else None for i in indices]
