@@ -396,9 +396,12 @@ def english() -> tuple[str, ...]:
 
 
 def unheard_of(rng: random.Random) -> str:
-    """Words for rain that are in no list: an unknown one, alone, joined to `rain` or before a known one."""
+    """Words for rain that are in no list: an unknown one, alone, joined to `rain` or, every other time,
+    before a known one, where amounts are named."""
     word, rain = _stranger(rng), rng.choice(TRAINING.kinds["rain"])
-    return rng.choice((word, f"rain{word}", f"rain {word}", f"{word}rain", f"{word} {rain}"))
+    if rng.random() < 0.5:
+        return f"{word} {rain}"
+    return rng.choice((word, f"rain{word}", f"rain {word}", f"{word}rain"))
 
 
 def chatter(rng: random.Random) -> str:

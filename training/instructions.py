@@ -247,7 +247,7 @@ def describing(named: Attributes, text: str) -> Request:
 
 def in_strange_words(attributes: Attributes, rng: random.Random, wording: Wording) -> Request:
     """A prompt that says nothing known: all rain is to go."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         return Request(text=sentence(attributes, rng, wording, noun=unheard_of(rng)))
     return Request(text=chatter(rng))
 
