@@ -90,6 +90,7 @@ class TrainConfig:
     pairs: float = 0.05
     """Share of each batch that is taken from given pairs instead of the synthesiser."""
     variety: Variety = field(default_factory=Variety)
+    """How many of the photographs are made into rarer scenes."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_steps: int = 200
