@@ -71,9 +71,9 @@ def fine_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def with_lines(crop: Tensor, rng: np.random.Generator) -> Tensor:
-    """Lines in front of a crop, uint8 (3, H, W), which cross it from edge to edge at equal distances of 3.5 to
-    45 pixels, .7 to 9 of them thick: bars, a fence, wires, or with others across them a grid. They are in
-    front of all of it or end at a straight edge, and what is behind them may be nearly plain; uint8."""
+    """Lines in front of a crop, uint8 (3, H, W), which cross it from edge to edge at equal distances (3.5 to
+    45 pixels; .7 to 9 thick): bars, a fence, wires, or with others across them a grid. They are in front of
+    all of it or end at a straight edge, and what is behind them may be nearly plain; uint8."""
     height, width = crop.shape[-2:]
     y, x = np.mgrid[:height, :width] - np.array([height, width]).reshape(2, 1, 1) / 2
     period = float(np.exp(rng.uniform(np.log(3.5), np.log(45))))
