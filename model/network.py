@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.blocks import (
@@ -17,6 +16,7 @@ from model.blocks import (
     Upsample,
 )
 from model.config import NetworkConfig, RestorationConfig
+from model.edges import mirrored
 from model.interaction import CAFI
 from model.text import NoText, TextEncoder
 
@@ -97,7 +97,8 @@ class TVIDerain(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Height and width are padded to multiples of this many pixels inside `forward`."""
+        """Height and width are continued to multiples of this many pixels inside `forward`, mirrored at the
+        edges."""
         return self.config.restoration.strides[-1]
 
     def fold(self) -> None:
@@ -108,7 +109,9 @@ class TVIDerain(nn.Module):
 
     def forward(self, rainy: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         height, width = rainy.shape[-2:]
-        padded = F.pad(rainy, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        rows = torch.arange(height + -height % self.multiple, device=rainy.device)
+        columns = torch.arange(width + -width % self.multiple, device=rainy.device)
+        padded = rainy[:, :, mirrored(rows, height)][..., mirrored(columns, width)]
         return self.restore(padded, tokens, mask)[..., :height, :width]
 
     def restore(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.depth import to_uint8
+from model.edges import mirrored
 from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, describe
 from model.weights import CompactCLIP
 
@@ -94,10 +95,8 @@ class Perception:
         height, width = image.shape[-2:]
         if height < size or width < size:
             image = to_uint8(image)
-            rows = torch.arange(max(height, size)).remainder(2 * height)
-            columns = torch.arange(max(width, size)).remainder(2 * width)
-            rows = torch.where(rows < height, rows, 2 * height - 1 - rows)
-            columns = torch.where(columns < width, columns, 2 * width - 1 - columns)
+            rows = mirrored(torch.arange(max(height, size)), height)
+            columns = mirrored(torch.arange(max(width, size)), width)
             image = image[:, rows][:, :, columns]
             height, width = image.shape[-2:]
         room_y, room_x = height - size, width - size

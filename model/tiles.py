@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.depth import widen
+from model.edges import mirrored
 
 
 class Window(NamedTuple):
@@ -71,18 +72,19 @@ class Tiling:
         return [Window(start, start + size, edges[i], edges[i + 1]) for i, start in enumerate(starts)]
 
 
-def continued(target: Tensor, image: Tensor) -> None:
-    """Writes `image` (3, h, w) into the upper left of `target` (3, H, W), and continues it to the right and
-    below with its last column and row. Nothing outside `target` is allocated. A uint8 image is spread over
-    the range of a uint16 `target`.
+def continued(target: Tensor, image: Tensor, *, above: int = 0) -> None:
+    """Writes `image` (3, h, w) to the left of `target` (3, H, W), below its first `above` rows, which are
+    complete, and continues it to the right and all of them below, mirrored. Nothing outside `target` is
+    allocated but for what is added. A uint8 image is spread over the range of a uint16 `target`.
     """
-    height, width = image.shape[-2:]
+    rows, width = target[:, above : above + image.shape[-2]], image.shape[-1]
     if target.dtype == image.dtype:
-        target[:, :height, :width] = image
+        rows[..., :width] = image
     else:
-        widen(target[:, :height, :width], image)
-    target[:, :height, width:] = target[:, :height, width - 1 : width]
-    target[:, height:] = target[:, height - 1 : height]
+        widen(rows[..., :width], image)
+    rows[..., width:] = rows[..., mirrored(torch.arange(width, target.shape[-1]), width)]
+    height = above + image.shape[-2]
+    target[:, height:] = target[:, mirrored(torch.arange(height, target.shape[-2]), height)]
 
 
 def pixels(height: int, width: int, *, images: int | None = None, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -121,7 +123,7 @@ def restore_by_tiles(
         # rows above `first` may be restored already, so they are taken from the band before
         above = row.first - row.start
         band[:, :above] = before[:, row.start - before_starts : row.first - before_starts]
-        continued(band[:, above:], image[:, row.first : min(row.end, height)])
+        continued(band, image[:, row.first : min(row.end, height)], above=above)
         kept_rows = slice(above, min(row.last, height) - row.start)
         tiles = each(restore, (band[None, :, :, column.start : column.end] for column in columns))
         for column, tile in zip(columns, tiles, strict=True):

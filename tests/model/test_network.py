@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -87,6 +88,16 @@ def test_the_benchmarks_odd_size_comes_back_as_it_was(size: tuple[int, int]):
     network = TVIDerain(PRESETS["s"]).eval()
     with torch.no_grad():
         assert network(picture(*size), *text_for(network)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("size", [(57, 90), (3, 65)])
+def test_beyond_its_edges_an_image_is_mirrored(preset: TVIDerain, size: tuple[int, int]):
+    beyond = ((0, 0), (0, 0), (0, -size[0] % preset.multiple), (0, -size[1] % preset.multiple))
+    image, text = picture(*size), text_for(preset)
+    padded = torch.from_numpy(np.pad(image.numpy(), beyond, mode="symmetric"))
+    with torch.no_grad():
+        expected = preset.eval().restore(padded, *text)[..., : size[0], : size[1]]
+        assert torch.equal(preset(image, *text), expected)
 
 
 @pytest.mark.parametrize("size", [(16, 24), (7, 13)])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -174,9 +175,8 @@ class TestSixteenBits:
         image = sixteen_bits(rainy[:, : size[0], : size[1]])
         (restored,) = own.restore([image], [HEAVY])
         assert restored.dtype == torch.uint16
-        padded = torch.nn.functional.pad(
-            image[None].float() / 65535, (0, -size[1] % 8, 0, -size[0] % 8), mode="replicate"
-        )
+        beyond = ((0, 0), (0, -size[0] % 8), (0, -size[1] % 8))
+        padded = torch.from_numpy(np.pad(image.numpy(), beyond, mode="symmetric"))[None].float() / 65535
         with torch.inference_mode():
             features = own.encode([HEAVY])
             exact = own.network.restore(padded, features.tokens, features.mask)
