@@ -51,7 +51,7 @@ SIDE = 192
 
 RECIPE = RainRecipe(
     clean=0.45, light=0.25, heavy=0.12, layered=0.18, haze=0.25, noise=0.1, dry_haze=0.25, dry_noise=0.1,
-    jpeg=0.35,
+    jpeg=0.35, framed=0,
 )  # fmt: skip
 
 SCALES = (1.0, 1.0, 1.5, 2.0)

@@ -52,6 +52,9 @@ class RainRecipe:
     dry_noise: float = 0.25
     """The same of the clean negatives, which are few: what is alone there must be seen often enough."""
     jpeg: float = 0.05
+    framed: float = 0.05
+    """Share with a frame in which it does not rain: bands of a letterbox, or all but the disc that a dome
+    camera sees."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Degraded:
     has_haze: Tensor
     has_noise: Tensor
     density: Tensor
-    """Mean of the layer."""
+    """Mean of the layer, as it was before a frame covered some of it."""
     angle: Tensor
     """Degrees from the vertical, positive where streaks lead to the right as they fall."""
 
@@ -343,6 +346,32 @@ def apply_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     return (torch.stack((red, green, blue), dim=1) / 255).clamp(0, 1).view(batch, 3, height, width)
 
 
+def frames(batch: int, size: tuple[int, int], generator: Generator) -> tuple[Tensor, Tensor]:
+    """What frames cover, bool (B, 1, H, W), and their colours, (B, 3, 1, 1) in [0, 1], mostly black.
+
+    Of ten four are bands of 1 pixel to a quarter of the image above or below, or both, 2 to 3 at the sides, 1
+    to 2 all around, and two leave a disc.
+    """
+    height, width = size
+    device = generator.device
+    way = torch.rand((batch, 1), generator=generator, device=device)
+    reach = torch.exp(uniform(0, math.log(max(1, min(size) / 4)), (batch, 4), generator)).round()
+    there = torch.rand((batch, 4), generator=generator, device=device) < 0.75
+    lying = torch.tensor((True, True, False, False), device=device)
+    there &= torch.where(way < 0.4, lying, torch.where(way < 0.65, ~lying, way < 0.8))
+    top, bottom, left, right = (reach * there)[:, :, None, None, None].unbind(1)
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)
+    bands = (y < top) | (y >= height - bottom) | (x < left) | (x >= width - right)
+    across, down = (uniform(0.35, 0.65, (batch, 1, 1, 1), generator) for _ in range(2))
+    radius = uniform(0.45, 0.75, (batch, 1, 1, 1), generator) * max(size)
+    outside = (y - down * height) ** 2 + (x - across * width) ** 2 > radius**2
+    colour = torch.rand((batch, 3, 1, 1), generator=generator, device=device)
+    shade = torch.rand((batch, 1, 1, 1), generator=generator, device=device)
+    colour = torch.where(shade < 0.65, 0, torch.where(shade < 0.8, 1, colour))
+    return torch.where(way[:, :, None, None] < 0.8, bands, outside), colour
+
+
 def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Generator) -> Degraded:
     """Degrades a batch of clean photographs.
 
@@ -397,6 +426,12 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     noisy = rainy.clone()
     if bool(has_noise.any()):
         noisy[has_noise] = apply_noise(rainy[has_noise], generator)
+    density, angle = layer.mean((1, 2, 3)), measure_angle(layer)
+    if recipe.framed:
+        covered, shade = frames(batch, (height, width), generator)
+        covered = covered & share(recipe.framed)[:, None, None, None]
+        clean, hazy, rainy, noisy = (torch.where(covered, shade, x) for x in (clean, hazy, rainy, noisy))
+        layer, alpha = (x.masked_fill(covered, 0) for x in (layer, alpha))
     noise = noisy - rainy
     compressed = share(recipe.jpeg)
     rainy = noisy.clone()
@@ -412,6 +447,6 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
         noise=noise,
         has_haze=has_haze,
         has_noise=has_noise,
-        density=layer.mean((1, 2, 3)),
-        angle=measure_angle(layer),
+        density=density,
+        angle=angle,
     )

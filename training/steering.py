@@ -24,8 +24,9 @@ from training.rain import Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
 
 PLAIN = RainRecipe(
-    clean=0, light=0, heavy=0, layered=0, screen=0, alpha=0, haze=0, noise=0, dry_haze=0, dry_noise=0, jpeg=0
-)
+    clean=0, light=0, heavy=0, layered=0, screen=0, alpha=0, haze=0, noise=0, dry_haze=0, dry_noise=0, jpeg=0,
+    framed=0,
+)  # fmt: skip
 
 DEGRADATIONS: dict[str, RainRecipe] = {
     "light rain": RainRecipe(**{**asdict(PLAIN), "light": 1}),

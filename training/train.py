@@ -269,9 +269,9 @@ def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
 
 
 VALIDATION: dict[str, RainRecipe] = {
-    "light": RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0),
-    "heavy": RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0),
-    "layers": RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0),
+    "light": RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0, framed=0),
+    "heavy": RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0, framed=0),
+    "layers": RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0, framed=0),
 }
 
 

@@ -5,6 +5,7 @@ published.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ from training.rain import (
     synthesise,
 )
 
-ADDITIVE = RainRecipe(clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
+ADDITIVE = RainRecipe(
+    clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0, framed=0
+)
 
 
 def photographs(count: int, size: int = 64) -> torch.Tensor:
@@ -161,3 +164,22 @@ def test_clean_negatives_are_untouched_and_called_clean() -> None:
     sample = degrade(recipe)
     assert (sample.rainy - sample.clean).abs().max() <= 0.5 / 255 + 1e-6
     assert {a.kind for a in attributes_of(sample)} == {"clean"}
+
+
+def test_in_a_frame_it_does_not_rain_and_the_picture_within_is_as_without() -> None:
+    plain, framed = degrade(ADDITIVE, count=48), degrade(replace(ADDITIVE, framed=1), count=48)
+    covered = (framed.rainy != plain.rainy).any(1, keepdim=True)
+    share = covered.float().mean((1, 2, 3))
+    assert 0.03 < share.mean() < 0.35
+    assert share.max() < 0.9, "nothing of the picture would be left"
+    assert (share > 0).sum() > 36
+    nothing, every = torch.zeros(48), torch.ones(48, dtype=torch.bool)
+    for wanted in (framed.rainy, framed.clean, framed.target(nothing + 0.5, every, every)):
+        colours = torch.where(covered, wanted, torch.nan).flatten(2)
+        spread = torch.nan_to_num(colours, nan=-1).amax(2) - torch.nan_to_num(colours, nan=2).amin(2)
+        assert spread[share > 0].abs().max() <= 1 / 255, "it rains on the frame"
+    kept = ~covered.expand_as(plain.rainy)
+    for name in ("clean", "hazy", "noise"):
+        assert torch.equal(getattr(framed, name)[kept], getattr(plain, name)[kept])
+    assert torch.equal(framed.density, plain.density)
+    assert torch.equal(framed.angle, plain.angle)
