@@ -296,6 +296,9 @@ def train(
     lined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the photographs with bars, grids or wires drawn in.")
     ] = 0.0,
+    grey: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the photographs whose colours go.")
+    ] = 0.0,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a checkpoint to serve from at the end.")
     ] = None,
@@ -347,7 +350,7 @@ def train(
         start_from=None if start_from is None else str(start_from),
         revive=revive,
         layerwise_rates=layerwise_rates,
-        variety=Variety(upright=upright, fine=fine, lined=lined),
+        variety=Variety(upright=upright, fine=fine, lined=lined, grey=grey),
         steps=steps,
         minutes=minutes,
         seed=seed,

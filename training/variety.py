@@ -1,4 +1,4 @@
-"""Scenes that are rare among photographs: what stands upright, what is fine, bars, grids and wires.
+"""Scenes that are rare among photographs: what stands upright, what is fine, bars, grids, wires, greys.
 
 Rain is told from a scene by what a network has seen of scenes, and bars, blades, fringes and grids are
 mistaken for rain where it has seen too few.
@@ -17,11 +17,12 @@ from torch import Tensor
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variety:
     """Shares of the photographs of which such scenes are made: `upright` ones are stretched, `fine` ones
-    shrunk, and in front of `lined` ones lines are drawn."""
+    shrunk, in front of `lined` ones lines are drawn, and `grey` ones are as cameras see by infrared."""
 
     upright: float = 0.0
     fine: float = 0.0
     lined: float = 0.0
+    grey: float = 0.0
 
 
 def varied_crop(image: Tensor, size: int, rng: np.random.Generator, variety: Variety) -> Tensor:
@@ -33,7 +34,12 @@ def varied_crop(image: Tensor, size: int, rng: np.random.Generator, variety: Var
         crop = fine_crop(image, size, rng)
     else:
         crop = random_crop(image, size, size, rng)
-    return with_lines(crop, rng) if rng.random() < variety.lined else crop
+    if rng.random() < variety.lined:
+        crop = with_lines(crop, rng)
+    if rng.random() < variety.grey:
+        weights = torch.from_numpy(rng.dirichlet((2, 4, 2)))[:, None, None]
+        crop = (crop * weights).sum(0, keepdim=True).round().to(torch.uint8).expand(3, -1, -1)
+    return crop
 
 
 def random_crop(image: Tensor, height: int, width: int, rng: np.random.Generator) -> Tensor:

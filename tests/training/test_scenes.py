@@ -87,3 +87,11 @@ def test_a_share_of_the_photographs_is_lined() -> None:
     crops = random_crops([plain], 64, [0] * 400, np.random.default_rng(1), variety=Variety(lined=0.25))
     lined = (crops != 128).flatten(1).any(1).float().mean()
     assert 0.18 < float(lined) < 0.3
+
+
+def test_grey_crops_have_one_channel_thrice_and_the_tones_of_the_photograph(grain: Tensor) -> None:
+    crops = random_crops([grain], 64, [0] * 40, np.random.default_rng(1), variety=Variety(grey=0.5))
+    grey = (crops == crops[:, :1]).all((1, 2, 3))
+    assert 10 < grey.sum() < 30
+    assert crops.dtype == torch.uint8
+    assert crops[grey].float().mean().item() == pytest.approx(grain.float().mean().item(), rel=0.05)
