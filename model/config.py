@@ -25,6 +25,8 @@ class RestorationConfig:
         refinement_blocks: blocks after the finest decoder level.
         heads: attention heads per level (transformer blocks only).
         expansion: hidden over input channels inside a block.
+        mirrored: once trained, the mean of what becomes of an image and of its mirror image, left for right,
+            at twice the cost (self-ensemble; Timofte et al., CVPR 2016, section 3.6).
     """
 
     block: BlockKind
@@ -36,6 +38,7 @@ class RestorationConfig:
     refinement_blocks: int = 0
     heads: tuple[int, ...]
     expansion: float
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -128,8 +131,10 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_convolutions(*, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...]) -> NetworkConfig:
-    """The networks that are served by default; they differ in depth."""
+def _of_convolutions(
+    *, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...], mirrored: bool = False
+) -> NetworkConfig:
+    """The networks that are served by default."""
     return NetworkConfig(
         restoration=RestorationConfig(
             block="convolution",
@@ -140,6 +145,7 @@ def _of_convolutions(*, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[i
             decoder_blocks=decoder_blocks,
             heads=(1, 1, 1),
             expansion=2.0,
+            mirrored=mirrored,
         ),
         interaction=InteractionConfig(),
         text=TextConfig(),
@@ -162,6 +168,6 @@ PRESETS: dict[str, NetworkConfig] = {
         interaction=InteractionConfig(strides=(2, 4, 8), heads=(2, 4, 8), fusion_blocks=1),
         text=TextConfig(clip="ViT-B-32", pretrained="laion2b_s34b_b79k", width=512),
     ),
-    "m": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(11, 6)),
+    "m": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(11, 6), mirrored=True),
     "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(5, 2)),
 }

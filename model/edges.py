@@ -12,5 +12,6 @@ from torch import Tensor
 
 def mirrored(positions: Tensor, length: int) -> Tensor:
     """Positions at and beyond 0 to `length`, any int64, as positions within, mirrored there."""
-    folded = positions.remainder(2 * length)
+    # by a tensor, since the export to ONNX knows no remainder by a size that is left open
+    folded = positions.remainder(torch.full_like(positions, 2 * length))
     return torch.minimum(folded, 2 * length - 1 - folded)

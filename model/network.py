@@ -116,6 +116,13 @@ class TVIDerain(nn.Module):
 
     def restore(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """`forward` of an image whose sides are multiples of `multiple`, without a copy of it."""
+        restored = self.restore_as_it_is(padded, tokens, mask)
+        if self.config.restoration.mirrored and not self.training:
+            restored = (restored + self.restore_as_it_is(padded.flip(-1), tokens, mask).flip(-1)) / 2
+        return restored
+
+    def restore_as_it_is(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """`restore` without the mirror image."""
         x = self.stem(padded)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):

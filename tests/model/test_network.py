@@ -39,7 +39,7 @@ def multiply_accumulates(network: TVIDerain) -> float:
     """GMACs of R and M on one image of 256x256 pixels and 24 tokens."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         tokens = torch.empty(1, TOKENS, network.config.text.width)
-        network(torch.empty(1, 3, 256, 256), tokens, torch.ones(1, TOKENS, dtype=torch.bool))
+        network.eval()(torch.empty(1, 3, 256, 256), tokens, torch.ones(1, TOKENS, dtype=torch.bool))
     return counter.get_total_flops() / 2 / GIGA
 
 
@@ -98,6 +98,15 @@ def test_beyond_its_edges_an_image_is_mirrored(preset: TVIDerain, size: tuple[in
     with torch.no_grad():
         expected = preset.eval().restore(padded, *text)[..., : size[0], : size[1]]
         assert torch.equal(preset(image, *text), expected)
+
+
+def test_a_mirrored_network_knows_no_left_and_right(preset: TVIDerain):
+    image, text = picture(24, 40), text_for(preset)
+    with torch.no_grad():
+        alike = torch.allclose(preset.eval()(image.flip(-1), *text).flip(-1), preset(image, *text), atol=1e-5)
+        assert alike == preset.config.restoration.mirrored
+        once = preset.restore_as_it_is(image, *text)
+        assert torch.equal(preset.train()(image, *text), once), "training takes one step for one image"
 
 
 @pytest.mark.parametrize("size", [(16, 24), (7, 13)])
