@@ -25,8 +25,9 @@ class RestorationConfig:
         refinement_blocks: blocks after the finest decoder level.
         heads: attention heads per level (transformer blocks only).
         expansion: hidden over input channels inside a block.
-        mirrored: once trained, the mean of what becomes of an image and of its mirror image, left for right,
-            at twice the cost (self-ensemble; Timofte et al., CVPR 2016, section 3.6).
+        cycle_spinning: once trained, the mean of what becomes of an image and of the same a pixel further
+            down and to the right, at twice the cost (Coifman and Donoho, "Translation-invariant de-noising",
+            1995): with strides, what is restored depends on where the grid of positions lies.
     """
 
     block: BlockKind
@@ -38,7 +39,7 @@ class RestorationConfig:
     refinement_blocks: int = 0
     heads: tuple[int, ...]
     expansion: float
-    mirrored: bool = False
+    cycle_spinning: bool = False
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -103,8 +104,8 @@ class NetworkConfig:
         for stride, encoder, decoder in zip(r.strides, r.encoder_blocks, (*r.decoder_blocks, 0), strict=True):
             fusion = self.interaction.fusion_blocks if stride in self.interaction.strides else 0
             blocks += stride * (encoder + fusion + decoder)
-        # besides: stem and head, and the rest of the coarsest position
-        return blocks + 2 * r.stem_stride + r.strides[-1] - 1
+        # besides: stem and head, the rest of the coarsest position, and the pixel of cycle spinning
+        return blocks + 2 * r.stem_stride + r.strides[-1] - 1 + r.cycle_spinning
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as written to a checkpoint's `config.json`."""
@@ -132,7 +133,7 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_convolutions(
-    *, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...], mirrored: bool = False
+    *, encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...], cycle_spinning: bool = False
 ) -> NetworkConfig:
     """The networks that are served by default."""
     return NetworkConfig(
@@ -145,7 +146,7 @@ def _of_convolutions(
             decoder_blocks=decoder_blocks,
             heads=(1, 1, 1),
             expansion=2.0,
-            mirrored=mirrored,
+            cycle_spinning=cycle_spinning,
         ),
         interaction=InteractionConfig(),
         text=TextConfig(),
@@ -168,6 +169,6 @@ PRESETS: dict[str, NetworkConfig] = {
         interaction=InteractionConfig(strides=(2, 4, 8), heads=(2, 4, 8), fusion_blocks=1),
         text=TextConfig(clip="ViT-B-32", pretrained="laion2b_s34b_b79k", width=512),
     ),
-    "m": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(11, 6), mirrored=True),
+    "m": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(11, 6), cycle_spinning=True),
     "s": _of_convolutions(encoder_blocks=(3, 2, 2), decoder_blocks=(5, 2)),
 }

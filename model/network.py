@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.blocks import (
@@ -117,12 +118,15 @@ class TVIDerain(nn.Module):
     def restore(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """`forward` of an image whose sides are multiples of `multiple`, without a copy of it."""
         restored = self.restore_as_it_is(padded, tokens, mask)
-        if self.config.restoration.mirrored and not self.training:
-            restored = (restored + self.restore_as_it_is(padded.flip(-1), tokens, mask).flip(-1)) / 2
+        if self.config.restoration.cycle_spinning and not self.training:
+            shifted = F.pad(padded[..., :-1, :-1], (1, 0, 1, 0), mode="replicate")
+            again = self.restore_as_it_is(shifted, tokens, mask)[..., 1:, 1:]
+            both = restored[..., :-1, :-1]
+            both += (again - both) / 2
         return restored
 
     def restore_as_it_is(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """`restore` without the mirror image."""
+        """`restore` without cycle spinning."""
         x = self.stem(padded)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
