@@ -69,10 +69,10 @@ def test_bottleneck_is_a_quarter_of_the_width(encoder: TextEncoder):
 
 def test_adapters_are_the_identity_at_the_start(encoder: TextEncoder):
     width = encoder.token_embedding.embedding_dim
-    x = torch.randn(2, 9, width, generator=torch.Generator().manual_seed(0))
-    mask = torch.full((9, 9), float("-inf")).triu(1)
-    for block in blocks(encoder):
-        torch.testing.assert_close(block(x, mask), block.block(x, attn_mask=mask), atol=1e-5, rtol=1e-5)
+    x = torch.randn(2, 9, width, generator=torch.Generator().manual_seed(0)).double()
+    mask = torch.full((9, 9), float("-inf")).triu(1).double()
+    for block in blocks(encoder.double()):
+        torch.testing.assert_close(block(x, mask), block.block(x, attn_mask=mask))
 
 
 @pytest.mark.parametrize("name", ["compact", "ViT-B-32", "ViT-B-32-quickgelu"])
