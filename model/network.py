@@ -117,15 +117,15 @@ class TVIDerain(nn.Module):
 
     def restore(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """`forward` of an image whose sides are multiples of `multiple`, without a copy of it."""
-        restored = self.restore_as_it_is(padded, tokens, mask)
+        restored = self.restore_once(padded, tokens, mask)
         if self.config.restoration.cycle_spinning and not self.training:
             shifted = F.pad(padded[..., :-1, :-1], (1, 0, 1, 0), mode="replicate")
-            again = self.restore_as_it_is(shifted, tokens, mask)[..., 1:, 1:]
-            both = restored[..., :-1, :-1]
-            both += (again - both) / 2
+            again = self.restore_once(shifted, tokens, mask)[..., 1:, 1:]
+            twice = restored[..., :-1, :-1]  # the last row and column have left the shifted image
+            twice += (again - twice) / 2
         return restored
 
-    def restore_as_it_is(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    def restore_once(self, padded: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """`restore` without cycle spinning."""
         x = self.stem(padded)
         skips: list[Tensor] = []

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.edges import mirrored
 from training.variety import Variety, random_crop, varied_crop
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -74,13 +75,14 @@ def sheared_crop(layer: Tensor, hidden: Tensor | None, size: int, rng: np.random
     possible: of eight tries the one with the least of it is taken, the first with none at once.
     """
     height, width = layer.shape[-2:]
-    rows, columns = np.arange(size), np.arange(size)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    along = torch.arange(size)
+    best: tuple[float, Tensor, Tensor] | None = None
     for _ in range(8):
         slope = rng.uniform(-0.3, 0.3) if rng.random() < 0.6 else 0.0
         top, left = rng.integers(max(1, height - size + 1)), rng.integers(max(1, width - size + 1))
-        y = mirrored(top + rows, height)[:, None]
-        x = mirrored(left + columns + np.rint(slope * (rows - size // 2)).astype(int)[:, None], width)
+        shift = (slope * (along - size // 2).double()).round().long()[:, None]
+        y = mirrored(along + int(top), height)[:, None]
+        x = mirrored(along + int(left) + shift, width)
         lost = 0.0 if hidden is None else float(hidden[y, x].float().mean())
         if best is None or lost < best[0]:
             best = lost, y, x
@@ -90,12 +92,6 @@ def sheared_crop(layer: Tensor, hidden: Tensor | None, size: int, rng: np.random
     crop = layer[:, best[1], best[2]]
     flips = [axis for axis in (-1, -2) if rng.random() < 0.5]
     return crop.flip(flips)
-
-
-def mirrored(positions: np.ndarray, length: int) -> np.ndarray:
-    """Positions beyond [0, length) mirrored back into it, the edge repeated."""
-    positions = positions % (2 * length)
-    return np.where(positions < length, positions, 2 * length - 1 - positions)
 
 
 class TrainingData:

@@ -36,7 +36,7 @@ def attention_maps(network: TVIDerain, rainy: Tensor, tokens: Tensor, mask: Tens
 
     hooks = [cafi.register_forward_pre_hook(look) for cafi in cafis(network)]
     with torch.no_grad():
-        network.restore_as_it_is(rainy, tokens, mask)
+        network.restore_once(rainy, tokens, mask)
     for hook in hooks:
         hook.remove()
     return maps

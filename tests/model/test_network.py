@@ -104,10 +104,10 @@ def test_cycle_spinning_is_the_mean_over_two_places_of_the_grid(preset: TVIDerai
     image, text = picture(24, 40), text_for(preset)
     further = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 0), (1, 0), (1, 0)), mode="edge"))
     with torch.no_grad():
-        once = preset.eval().restore_as_it_is(image, *text)
+        once = preset.eval().restore_once(image, *text)
         expected = once.clone()
         if preset.config.restoration.cycle_spinning:
-            again = preset.restore_as_it_is(further[..., :24, :40], *text)
+            again = preset.restore_once(further[..., :24, :40], *text)
             expected[..., :23, :39] = (once[..., :23, :39] + again[..., 1:, 1:]) / 2
         assert torch.allclose(preset(image, *text), expected, atol=1e-6)
         assert torch.equal(preset.train()(image, *text), once), "training takes one step for one image"
