@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model.checkpoint_folders import CLIP, FORMAT, NETWORK, CheckpointError, read_config, sha256
 from model.config import NetworkConfig, TextConfig
 from model.network import TVIDerain
+from model.spelling import WORDS, Speller, SpellingTokenizer
 from model.text import NoText, TextEncoder, Tokenizer
 
 PERCEIVER = "degradation-clip"
@@ -81,13 +82,15 @@ def load_clip(folder: Path) -> CompactCLIP:
 
 def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
     """The compact CLIP of a configuration with untrained weights; its vocabulary is `vocabulary.txt.gz`
-    there.
+    there, and spelling is corrected where there is `words.json.gz`.
     """
     architecture = config["open_clip"]
     model = open_clip.CLIP(**architecture)
-    tokenizer = SimpleTokenizer(
-        bpe_path=str(folder / VOCABULARY), context_length=architecture["text_cfg"]["context_length"]
-    )
+    merges, length = str(folder / VOCABULARY), architecture["text_cfg"]["context_length"]
+    if (folder / WORDS).is_file():
+        tokenizer = SpellingTokenizer(Speller(folder / WORDS), merges, length)
+    else:
+        tokenizer = SimpleTokenizer(merges, context_length=length)
     return CompactCLIP(
         model=model.eval(),
         tokenizer=cast(Tokenizer, tokenizer),

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS, Perception, rain_or_clean
+from model.spelling import WORDS
 from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.calibration import measure_perception
 from training.descriptions import (
@@ -37,7 +38,7 @@ from training.descriptions import (
 from training.instructions import attributes_of
 from training.rain import Degraded, RainRecipe, apply_noise, synthesise, uniform
 from training.scenes import DataError, TrainingData, random_crops
-from training.vocabulary import write_vocabulary
+from training.vocabulary import write_vocabulary, write_words
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 128,
@@ -218,6 +219,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         cast(Any, clip.model).lock_text_tower()
     else:
         vocabulary = write_vocabulary(folder / VOCABULARY)
+        write_words(folder / WORDS)
         text = {**ARCHITECTURE["text_cfg"], "vocab_size": vocabulary}
         description = {
             "open_clip": {**ARCHITECTURE, "text_cfg": text},

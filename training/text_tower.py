@@ -20,11 +20,12 @@ from tqdm import tqdm
 from model.checkpoint_folders import CLIP
 from model.perception import DEGRADATIONS
 from model.prompts import DENSITIES, DIRECTIONS
+from model.spelling import WORDS
 from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.descriptions import Attributes, canonical
 from training.sentences import MEANINGS, Saying, SentenceRun, batches
 from training.train import copy_into, descend, join_peers
-from training.vocabulary import write_vocabulary
+from training.vocabulary import write_vocabulary, write_words
 
 DETAIL, KEPT = 0.15, 2.0
 """Weights of telling density and direction, and of the embeddings that are to stay, beside the meaning."""
@@ -156,6 +157,7 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / VOCABULARY).write_bytes(vocabulary)
+        write_words(folder / WORDS)
         settings = {k: v for k, v in clip.settings.items() if k not in ("format", "kind", "sha256")}
         write_checkpoint(folder, CLIP, model.state_dict(), settings)
     return folder

@@ -5,6 +5,7 @@ reads.
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -20,9 +21,8 @@ DRAWN = 12_000
 """Sentences that words are counted in, beside those of `training/written.json`."""
 
 
-def count_words(seed: int = 0) -> Counter[str]:
-    """Lower-case words of sentences for training and how often they come; those of English once or more, by
-    rank."""
+def taught_words(seed: int = 0) -> Counter[str]:
+    """Lower-case words of sentences for training, unknown ones left out, and how often they come."""
     rng = random.Random(seed)
     rain = [Attributes(k, d, a) for k in ("rain", "rain and haze") for d in DENSITIES for a in DIRECTIONS]
     others = [Attributes(k) for k in TYPES if k not in ("rain", "rain and haze")]
@@ -30,7 +30,12 @@ def count_words(seed: int = 0) -> Counter[str]:
     texts = [request(rng.choice(rain + others), mixture, rng, TRAINING).text or "" for _ in range(DRAWN)]
     texts += [canonical(a) for a in rain + others] * 20
     texts += [text for written in WISHES.values() for text in written] + [text for text, _ in DESCRIPTIONS]
-    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+    return Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+
+
+def count_words(seed: int = 0) -> Counter[str]:
+    """`taught_words`, and words that say nothing; those of English once or more, by rank."""
+    counts = taught_words(seed)
     counts.update(FILLER * 10)
     counts.update({word: 1 + DRAWN // (100 + rank) for rank, word in enumerate(english())})
     return counts
@@ -72,10 +77,21 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def write_vocabulary(path: Path, count: int = 2500) -> int:
-    """Writes the merges, gzipped and reproducible to the byte. Returns the tokenizer's vocabulary size."""
+    """Writes the merges. Returns the tokenizer's vocabulary size."""
     merges = learn_merges(count_words(), count)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    write_gzipped(path, "\n".join(lines))
+    return 512 + len(merges) + 2
+
+
+def write_words(path: Path) -> None:
+    """Writes how often each word that is taught more than once comes, for `model.spelling`."""
+    counts = {word: count for word, count in sorted(taught_words().items()) if count > 1}
+    write_gzipped(path, json.dumps(counts))
+
+
+def write_gzipped(path: Path, text: str) -> None:
+    """Writes a text, gzipped and reproducible to the byte, into a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as zipped:
-        zipped.write("\n".join(lines).encode())
-    return 512 + len(merges) + 2
+        zipped.write(text.encode())

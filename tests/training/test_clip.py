@@ -15,13 +15,17 @@ from model.perception import DEGRADATIONS
 from model.prompts import TYPES
 from training.clip import contrastive_loss, matches, spoken
 from training.descriptions import HELD_OUT, TRAINING, Attributes, canonical, disturb, sentence
-from training.vocabulary import learn_merges, write_vocabulary
+from training.vocabulary import learn_merges, write_vocabulary, write_words
+
+CLIP = Path(__file__).parents[2] / "weights" / "degradation-clip"
 
 
 def test_vocabulary_is_reproducible_and_read_by_open_clip(tmp_path: Path) -> None:
     size = write_vocabulary(tmp_path / "a.txt.gz", 60)
     write_vocabulary(tmp_path / "b.txt.gz", 60)
     assert (tmp_path / "a.txt.gz").read_bytes() == (tmp_path / "b.txt.gz").read_bytes()
+    write_words(tmp_path / "words.json.gz")
+    assert (tmp_path / "words.json.gz").read_bytes() == (CLIP / "words.json.gz").read_bytes()  # up to date
     tokenizer = SimpleTokenizer(bpe_path=str(tmp_path / "a.txt.gz"), context_length=24)
     assert tokenizer.vocab_size == size
     assert tokenizer.decode(tokenizer.encode("heavy rain, 雨!")).strip() == "heavy rain , 雨 !"

@@ -1,0 +1,76 @@
+"""What is misspelled reaches the text tower as what was meant, and what is not stays as it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.prompts import Prompt
+from model.restorer import Restorer
+from model.spelling import WORDS, Speller, SpellingTokenizer
+from model.weights import load_clip
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+
+
+@pytest.fixture(scope="module")
+def spell() -> Speller:
+    return Speller(WEIGHTS / "degradation-clip" / WORDS)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("a picture taken during somee drizzle", "a picture taken during some drizzle"),
+        ("remoove the raiin lightley!", "remove the rain lightly!"),
+        ("leve it unchangd", "leave it unchanged"),
+        ("VERTIKAL streacks", "vertical streaks"),
+    ],
+)
+def test_a_letter_lost_doubled_wrong_or_swapped(spell: Speller, written: str, meant: str) -> None:
+    assert spell(written) == meant
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "remove the rain, slanting to the left",
+        "feeble rainwater",  # English that was never taught
+        "a train in Spain on a plain",  # a letter from what was
+        "bitte den Regen entfernen",  # taught, not English
+        "très, naïve, 雨, été",
+        "4k hdr, f/2.8",
+        "raynorth",  # two letters from anything
+        "teh",  # too short to tell
+        "",
+    ],
+)
+def test_what_is_no_slip_stays(spell: Speller, sentence: str) -> None:
+    assert spell(sentence) == sentence
+
+
+def test_of_several_words_the_most_taught_is_meant(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / WORDS, "wt") as file:
+        json.dump({"streets": 2, "streaks": 9}, file)
+    assert Speller(tmp_path / WORDS)("streeks") == "streaks"
+
+
+def test_only_words_that_fit_are_looked_at(spell: Speller) -> None:
+    assert spell("raiin raiin raiin", 2) == "rain rain raiin"
+    tokenizer = load_clip(WEIGHTS / "degradation-clip").tokenizer
+    assert isinstance(tokenizer, SpellingTokenizer)
+    assert torch.equal(tokenizer(["somee drizle"]), tokenizer(["some drizzle"]))
+
+
+def test_a_slip_changes_nothing_in_the_picture() -> None:
+    restorer = Restorer.from_checkpoint(WEIGHTS / "tvi-derain-s", device="cpu")
+    image = torch.randint(0, 256, (3, 40, 48), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    slip, meant, other = restorer.restore(
+        [image] * 3, [Prompt(text) for text in ("leave it unchangd", "leave it unchanged", "remove the rain")]
+    )
+    assert torch.equal(slip, meant)
+    assert not torch.equal(slip, other)
