@@ -53,6 +53,34 @@ DEGRADATIONS: tuple[Degradation, ...] = tuple(
 )
 
 
+FLAT = 8
+"""By how many of 255 levels pixels of a line of one colour may differ, for what JPEG does to it."""
+
+
+def without_bands(image: Tensor) -> Tensor:
+    """A view of an image (3, H, W) without bands of one colour at its edges, as in a letterbox: of each side
+    at most a quarter, and of each line 32 pixels are looked at.
+    """
+    height, width = image.shape[-2:]
+    rows = image[:, :, :: max(1, width // 32)]
+    columns = image[:, :: max(1, height // 32)].transpose(1, 2)
+    y, x = height // 4, width // 4
+    top, bottom = band(rows[:, :y]), band(rows[:, height - y :].flip(1))
+    left, right = band(columns[:, :x]), band(columns[:, width - x :].flip(1))
+    return image[:, top : height - bottom, left : width - right]
+
+
+def band(lines: Tensor) -> int:
+    """How many lines (3, N, M), from the first on, are of one colour each; mostly none, which the first
+    tells."""
+
+    def flat(lines: Tensor) -> Tensor:
+        seen = to_uint8(lines)
+        return (seen.amax(2) - seen.amin(2)).amax(0) <= FLAT
+
+    return int(flat(lines).long().cumprod(0).sum()) if bool(flat(lines[:, :1]).all()) else 0
+
+
 class Perception:
     """`(3, H, W) -> Perceived`, from a handful of crops, so the time does not grow with the image.
 
@@ -88,10 +116,11 @@ class Perception:
         model.visual.to(precision, memory_format=torch.channels_last)
 
     def crops(self, image: Tensor) -> Tensor:
-        """Up to nine crops (N, 3, C, C) in [0, 1] of an image (3, H, W), on a grid of three by three. It is
-        seen in 8 bits, as all images were in training.
+        """Up to nine crops (N, 3, C, C) in [0, 1] of an image (3, H, W), on a grid of three by three between
+        bands of one colour. It is seen in 8 bits, as all images were in training.
         """
         size = self.crop
+        image = without_bands(image)
         height, width = image.shape[-2:]
         if height < size or width < size:
             image = to_uint8(image)

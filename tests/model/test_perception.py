@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.metrics import psnr
-from model.perception import DEGRADATIONS, Perception, decide
+from model.perception import DEGRADATIONS, Perception, decide, without_bands
 from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, Prompt, describe
 from model.restorer import Restorer
 from tests.model.conftest import PAIRS
@@ -38,6 +38,25 @@ def test_time_does_not_grow_with_the_image(perception: Perception, rainy: Tensor
     large = rainy.repeat(1, 8, 8)
     assert perception.crops(large).shape == perception.crops(rainy).shape
     assert len(perception.crops(large)) <= 16
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_letterbox_is_seen_as_the_picture_within(perception: Perception, rainy: Tensor, side: int):
+    """Black crops would be votes for dry weather."""
+    noise = torch.randint(0, 7, rainy.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    depth = rainy.shape[side] // 6
+    black = noise.narrow(side, 0, depth), noise.narrow(side, 0, 2 * depth)
+    boxed = torch.cat((black[0], rainy, black[1]), dim=side)
+    assert torch.equal(without_bands(boxed), rainy)
+    assert perception(boxed) == perception(rainy)
+
+
+def test_only_bands_are_left_out(rainy: Tensor):
+    assert torch.equal(without_bands(rainy), rainy)
+    assert without_bands(torch.zeros(3, 80, 60, dtype=torch.uint8)).shape == (3, 40, 30)  # all of one colour
+    line = rainy.clone()
+    line[:, 5] = 0  # within the picture
+    assert torch.equal(without_bands(line), line)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (40, 300), (96, 96)])
