@@ -183,3 +183,12 @@ def test_in_a_frame_it_does_not_rain_and_the_picture_within_is_as_without() -> N
         assert torch.equal(getattr(framed, name)[kept], getattr(plain, name)[kept])
     assert torch.equal(framed.density, plain.density)
     assert torch.equal(framed.angle, plain.angle)
+
+
+def test_leaning_rain_leans_farther() -> None:
+    leans = [
+        degrade(replace(ADDITIVE, blurred_noise=blurred, leaning=leaning), count=64).angle.abs()
+        for leaning in (0, 0.75)
+        for blurred in (0, 1)
+    ]
+    assert float(torch.cat(leans[2:]).median()) > 1.3 * float(torch.cat(leans[:2]).median())
