@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,7 +80,7 @@ def evaluate(
         typer.Option(
             "--unpaired",
             help="Measure a folder of rainy photographs without clean originals instead: how far colours "
-            "drift, and how much texture is left, where it does not rain.",
+            "drift, and how much texture is left, where it does not rain, and how steep all is.",
         ),
     ] = False,
     captions: Annotated[
@@ -240,17 +241,22 @@ def _evaluate_unpaired(data: Path, restorer: Restorer, limit: int | None, json_p
     except PairsError as error:
         raise SystemExit(str(error)) from None
     out.print(f"{restorer.name}, {restorer.device}, {restorer.precision}", markup=False)
-    out.print("where it does not rain: restored minus input, of 255, and texture left")
+    out.print("where it does not rain: restored minus input, of 255, and texture left; steepness of all")
     table = Table("photograph")
-    for title in ("rain-free", "R", "G", "B", "texture"):
+    for title in ("rain-free", "R", "G", "B", "texture", "steep before", "after"):
         table.add_column(title, justify="right")
     for change in changes:
         cells = ("-",) * 4
         if change.drift is not None:
             texture = "-" if change.texture is None else f"{change.texture:.0%}"
             cells = (*(f"{value:+.2f}" for value in change.drift), texture)
-        table.add_row(escape(change.name), f"{change.rain_free:.1%}", *cells)
+        steep = (f"{value:.2f}" for value in change.steepness)
+        table.add_row(escape(change.name), f"{change.rain_free:.1%}", *cells, *steep)
     out.print(table)
+    before, after = (
+        geometric_mean(max(v, 1e-3) for v in way) for way in zip(*(c.steepness for c in changes), strict=True)
+    )
+    out.print(f"steepness {before:.3f} before, {after:.3f} after, in the geometric mean", markup=False)
     measured = [change for change in changes if change.largest_drift is not None]
     if measured:
         worst = max(measured, key=lambda change: change.largest_drift or 0)

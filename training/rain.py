@@ -54,6 +54,8 @@ class RainRecipe:
     dry_haze: float = 0.3
     dry_noise: float = 0.25
     """The same of the clean negatives, which are few: what is alone there must be seen often enough."""
+    photographic: float = 0.0
+    """Share of the rain that is fainter, out of focus and, with its scene, sharpened, toned, compressed."""
     jpeg: float = 0.05
     framed: float = 0.05
     """Share with a frame in which it does not rain: bands of a letterbox, or all but the disc that a dome
@@ -62,7 +64,7 @@ class RainRecipe:
 
 @dataclass(slots=True)
 class Degraded:
-    """A batch and how it was made; images (B, 3, H, W) in [0, 1], layers (B, 1, H, W) >= 0, flags (B,)."""
+    """A batch and how it was made; images (B, 3, H, W) in [0, 1], flags (B,)."""
 
     clean: Tensor
     hazy: Tensor
@@ -70,6 +72,8 @@ class Degraded:
     rainy: Tensor
     """Everything composed, noise and compression included."""
     layer: Tensor
+    """(B, 1, H, W), or (B, 3, H, W) and below 0 in places where sharpening has darkened what is beside
+    streaks."""
     alpha: Tensor
     """(B, 1, H, W): what is composed is hazy * (1 - alpha * strength) + strength * layer, clipped."""
     noise: Tensor
@@ -77,7 +81,7 @@ class Degraded:
     has_haze: Tensor
     has_noise: Tensor
     density: Tensor
-    """Mean of the layer, as it was before a frame covered some of it."""
+    """Mean of the layer, as it was before a camera saw it or a frame covered some of it."""
     angle: Tensor
     """Degrees from the vertical, positive where streaks lead to the right as they fall."""
 
@@ -361,6 +365,42 @@ def apply_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     return (torch.stack((red, green, blue), dim=1) / 255).clamp(0, 1).view(batch, 3, height, width)
 
 
+def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Images (B, C, H, W), each blurred with a standard deviation of its own, (B,) pixels up to 3."""
+    batch, channels, height, width = images.shape
+    radius = 8
+    along = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.exp(-0.5 * (along / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None]
+    planes = F.pad(images, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
+    planes = F.conv2d(planes, kernel, groups=batch * channels)
+    return F.conv2d(planes, kernel.mT, groups=batch * channels).view(batch, channels, height, width)
+
+
+def photographed(images: Tensor, generator: Generator) -> Tensor:
+    """What a camera makes of images (B, 3 N, H, W) in [0, 1], N of the same view: some are soft, most
+    are sharpened (unsharp mask), tones change, and most are compressed.
+    """
+    batch, channels = images.shape[:2]
+
+    def drawn(low: float, high: float, share: float = 1.0) -> Tensor:
+        value = uniform(low, high, (batch,), generator)
+        there = torch.rand(batch, generator=generator, device=generator.device) < share
+        return torch.where(there, value, low)[:, None, None, None]
+
+    images = gaussian_blur(images, drawn(0.2, 0.9, 0.5)[:, 0, 0, 0])
+    blurred = gaussian_blur(images, drawn(0.6, 1.6)[:, 0, 0, 0])
+    images = (images + drawn(0, 1.5, 0.7) * (images - blurred)).clamp(0, 1)
+    images = images ** torch.exp(drawn(-0.3, 0.3))
+    compressed = torch.rand(batch, generator=generator, device=generator.device) < 0.7
+    quality = uniform(55, 98, (batch,), generator)[compressed]
+    views = images[compressed].view(-1, 3, *images.shape[2:])
+    images[compressed] = apply_jpeg(views, quality.repeat_interleave(channels // 3)).view(
+        -1, channels, *images.shape[2:]
+    )
+    return images
+
+
 def frames(batch: int, size: tuple[int, int], generator: Generator) -> tuple[Tensor, Tensor]:
     """What frames cover, bool (B, 1, H, W), and their colours, (B, 3, 1, 1) in [0, 1], mostly black.
 
@@ -425,6 +465,12 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
                     mean[drawn], (height, width), layers, angles[drawn], generator, recipe.leaning
                 )
 
+    seen = share(recipe.photographic) & ~dry if recipe.photographic else torch.zeros_like(dry)
+    if bool(seen.any()):
+        count = int(seen.sum())
+        defocus = torch.exp(uniform(-1.2, 0.8, (count,), generator))
+        layer[seen] = gaussian_blur(layer[seen], defocus) * uniform(0.3, 1, (count, 1, 1, 1), generator)
+
     has_haze = share(torch.where(dry, recipe.dry_haze, recipe.haze))
     hazy = clean.clone()
     if bool(has_haze.any()):
@@ -432,18 +478,23 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
 
     mode = torch.rand(batch, generator=generator, device=device)
     screen = mode < recipe.screen
-    matte = (mode >= recipe.screen) & (mode < recipe.screen + recipe.alpha)
+    matte = (mode >= recipe.screen) & (mode < recipe.screen + torch.where(seen, 0.6, recipe.alpha))
     bounded = layer.clamp(max=1)
     alpha = select(screen, bounded, select(matte, bounded * 0.9, torch.zeros_like(layer)))
     colour = uniform(0.7, 1.0, (batch, 1, 1, 1), generator)
     layer = select(screen, bounded, select(matte, bounded * 0.9 * colour, layer))
 
     rainy = (hazy * (1 - alpha) + layer).clamp(0, 1)
+    density, angle = layer.mean((1, 2, 3)), measure_angle(layer)
+    if bool(seen.any()):
+        views = photographed(torch.cat((clean, hazy, rainy), 1)[seen], generator)
+        layer, clean = layer.expand(-1, 3, -1, -1).clone(), clean.clone()
+        clean[seen], hazy[seen], rainy[seen] = views.split(3, 1)
+        layer[seen], alpha[seen] = (rainy - hazy)[seen], 0
     has_noise = share(torch.where(dry, recipe.dry_noise, recipe.noise))
     noisy = rainy.clone()
     if bool(has_noise.any()):
         noisy[has_noise] = apply_noise(rainy[has_noise], generator)
-    density, angle = layer.mean((1, 2, 3)), measure_angle(layer)
     if recipe.framed:
         covered, shade = frames(batch, (height, width), generator)
         covered = covered & share(recipe.framed)[:, None, None, None]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from training.instructions import attributes_of
 from training.rain import (
@@ -19,6 +20,7 @@ from training.rain import (
     apply_veil,
     blurred_noise_layer,
     direction_name,
+    gaussian_blur,
     measure_angle,
     procedural_layer,
     streak_kernels,
@@ -192,3 +194,32 @@ def test_leaning_rain_leans_farther() -> None:
         for blurred in (0, 1)
     ]
     assert float(torch.cat(leans[2:]).median()) > 1.3 * float(torch.cat(leans[:2]).median())
+
+
+def test_gaussian_blur_against_scipy() -> None:
+    images = torch.rand((2, 3, 24, 30), generator=torch.Generator().manual_seed(0))
+    blurred = gaussian_blur(images, torch.tensor([0.5, 2.5]))
+    for image, ours, sigma in zip(images, blurred, (0.5, 2.5), strict=True):
+        for plane, mine in zip(image, ours, strict=True):
+            theirs = gaussian_filter(plane.numpy(), sigma, mode="mirror", radius=8)
+            torch.testing.assert_close(mine, torch.from_numpy(theirs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_camera_sees_scene_and_rain_alike() -> None:
+    plain, seen = degrade(ADDITIVE, count=64), degrade(replace(ADDITIVE, photographic=1), count=64)
+    every, no = torch.ones(64), torch.zeros(64, dtype=torch.bool)
+    # with all of the rain it is the photograph itself, but for rounding, and with none of it the dry one
+    assert torch.allclose(seen.target(every - 1e-6, no, no), seen.rainy, atol=0.5 / 255 + 1e-4)
+    assert torch.equal(seen.target(every * 0, no, no), seen.clean)
+    assert not torch.allclose(seen.clean, plain.clean, atol=0.05)
+    assert (seen.density < plain.density).all()  # fainter
+    assert (seen.layer < -2 / 255).any()  # dark beside bright, where it was sharpened
+    assert (seen.layer > 2 / 255).any()
+
+
+def test_streaks_out_of_focus_are_wider() -> None:
+    def sharpness(recipe: RainRecipe) -> float:
+        layer = degrade(recipe, count=64).layer.mean(1, keepdim=True)
+        return float(layer.diff(dim=-1).abs().mean() / layer.abs().mean())
+
+    assert sharpness(replace(ADDITIVE, photographic=1)) < 0.8 * sharpness(ADDITIVE)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from training.cli import evaluate
 from training.rain import procedural_layer
-from training.unpaired import ENOUGH, change_of, rain_free
+from training.unpaired import ENOUGH, change_of, rain_free, steepness
 
 PHOTOGRAPHS = Path(__file__).resolve().parent.parent / "data" / "pairs" / "input"
 
@@ -103,6 +103,16 @@ def test_where_it_rains_everywhere_nothing_is_said():
     assert (drift, texture) == (None, None)
 
 
+def test_steep_streaks_raise_steepness_and_blur_does_not():
+    image = scene()
+    rainy, _ = rained_on(image, slice(0, 240))
+    assert steepness(rainy) > 1.3 * steepness(image)
+    assert steepness(rainy.transpose(1, 2)) < steepness(image.transpose(1, 2)) / 1.3
+    blurred = F.avg_pool2d(image[None].float(), 3, stride=1, padding=1, count_include_pad=False)[0]
+    assert steepness(blurred) == pytest.approx(steepness(image), rel=0.2)
+    assert steepness(torch.zeros(3, 1, 5)) == 0
+
+
 def test_command_says_how_far_colours_drift(tmp_path: Path):
     shutil.copy(PHOTOGRAPHS / "nuthatch-heavy-rain.jpg", tmp_path)
     streaky = np.zeros((64, 96, 3), dtype=np.uint8)
@@ -118,6 +128,8 @@ def test_command_says_how_far_colours_drift(tmp_path: Path):
     for value in nuthatch["drift"]:
         assert f"{value:+.2f}" in result.output
     assert f"{nuthatch['texture']:.0%}" in result.output
+    assert nuthatch["steepness"][1] < nuthatch["steepness"][0]
+    assert f"{streaks['steepness'][0]:.2f}" in result.output
     largest = max(map(abs, nuthatch["drift"]))
     assert f"largest drift {largest:.2f} of 255, in nuthatch-heavy-rain" in result.output
     assert streaks["drift"] is None
