@@ -377,6 +377,20 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     return F.conv2d(planes, kernel.mT, groups=batch * channels).view(batch, channels, height, width)
 
 
+def distant(layers: Tensor, generator: Generator) -> Tensor:
+    """Layers (B, 1, H, W), every other one shrunk up to threefold and repeated: fine, short streaks."""
+    height, width = layers.shape[-2:]
+    shrunk = uniform(1, 3, (len(layers),), generator).tolist()
+    chosen = (torch.rand(len(layers), generator=generator, device=generator.device) < 0.5).tolist()
+    layers = layers.clone()
+    for i, factor in enumerate(shrunk):
+        if chosen[i]:
+            size = math.ceil(height / factor), math.ceil(width / factor)
+            small = F.interpolate(layers[i : i + 1], size, mode="bilinear", antialias=True)
+            layers[i : i + 1] = small.repeat(1, 1, 3, 3)[..., :height, :width]
+    return layers
+
+
 def photographed(images: Tensor, generator: Generator) -> Tensor:
     """What a camera makes of images (B, 3 N, H, W) in [0, 1], N of the same view: some are soft, most
     are sharpened (unsharp mask), tones change, and most are compressed.
@@ -469,7 +483,8 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     if bool(seen.any()):
         count = int(seen.sum())
         defocus = torch.exp(uniform(-1.2, 0.8, (count,), generator))
-        layer[seen] = gaussian_blur(layer[seen], defocus) * uniform(0.3, 1, (count, 1, 1, 1), generator)
+        fainter = uniform(0.3, 1, (count, 1, 1, 1), generator)
+        layer[seen] = distant(gaussian_blur(layer[seen], defocus), generator) * fainter
 
     has_haze = share(torch.where(dry, recipe.dry_haze, recipe.haze))
     hazy = clean.clone()
