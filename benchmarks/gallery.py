@@ -5,7 +5,7 @@ python -m benchmarks.gallery
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from model.checkpoint_folders import default_weights_dir
 from model.metrics import psnr
 from model.prompts import Prompt
 from model.restorer import Restorer
-from training.rain import RainRecipe, blurred_noise_layer, procedural_layer, synthesise
+from training.rain import PLAIN, blurred_noise_layer, procedural_layer, synthesise
 from training.scenes import read_rgb
 from training.steering import to_bytes
 
@@ -29,8 +29,8 @@ MEANS = {"light": 0.025, "moderate": 0.08, "heavy": 0.2}
 
 AMOUNTS = ("remove the rain lightly", "remove the rain", "completely remove the rain", "leave it unchanged")
 
-ADDITIVE = RainRecipe(clean=0, light=0, heavy=0, layered=1, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
-VEILED = RainRecipe(**{**asdict(ADDITIVE), "haze": 1})
+ADDITIVE = replace(PLAIN, layered=1)
+VEILED = replace(ADDITIVE, haze=1)
 
 
 def rain_on(clean: Tensor, mean: float, seed: int, *, strokes: bool = False, veil: bool = False) -> Tensor:

@@ -51,8 +51,8 @@ SIDE = 192
 """Pixels of the degraded images that perception as a whole is measured on, by nine crops."""
 
 RECIPE = RainRecipe(
-    clean=0.45, light=0.25, heavy=0.12, layered=0.18, haze=0.25, noise=0.1, dry_haze=0.25, dry_noise=0.1,
-    jpeg=0.35, framed=0,
+    clean=0.45, light=0.25, heavy=0.12, layered=0.18, leaning=0, haze=0.25, noise=0.1, dry_haze=0.25,
+    dry_noise=0.1, photographic=0, jpeg=0.35, framed=0,
 )  # fmt: skip
 
 SCALES = (1.0, 1.0, 1.5, 2.0)

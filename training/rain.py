@@ -42,7 +42,7 @@ class RainRecipe:
     """
     blurred_noise: float = 0.7
     """Share of the procedural layers that are noise blurred along a line; the others are single strokes."""
-    leaning: float = 0.0
+    leaning: float = 0.12
     """Share of the procedural layers, beside a fifth to a quarter anyway, whose direction is drawn from a
     deviation of 32 degrees instead of 11 or 12."""
     screen: float = 0.03
@@ -54,12 +54,19 @@ class RainRecipe:
     dry_haze: float = 0.3
     dry_noise: float = 0.25
     """The same of the clean negatives, which are few: what is alone there must be seen often enough."""
-    photographic: float = 0.0
+    photographic: float = 0.35
     """Share of the rain that is fainter, out of focus and, with its scene, sharpened, toned, compressed."""
     jpeg: float = 0.05
     framed: float = 0.05
     """Share with a frame in which it does not rain: bands of a letterbox, or all but the disc that a dome
     camera sees."""
+
+
+PLAIN = RainRecipe(
+    clean=0, light=0, heavy=0, layered=0, leaning=0, screen=0, alpha=0, haze=0, noise=0,
+    dry_haze=0, dry_noise=0, photographic=0, jpeg=0, framed=0,
+)  # fmt: skip
+"""Nothing of all that; what is measured on something says of what, by `dataclasses.replace`."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -20,22 +20,17 @@ from model.prompts import Prompt
 from model.restorer import Restorer
 from training.descriptions import HELD_OUT, UNSEEN, canonical, chatter, disturb, sentence
 from training.instructions import LIGHTLY_KEEPS, Request, attributes_of
-from training.rain import Degraded, RainRecipe, synthesise
+from training.rain import PLAIN, Degraded, RainRecipe, synthesise
 from training.scenes import TrainingData, random_crops
 
-PLAIN = RainRecipe(
-    clean=0, light=0, heavy=0, layered=0, screen=0, alpha=0, haze=0, noise=0, dry_haze=0, dry_noise=0, jpeg=0,
-    framed=0,
-)  # fmt: skip
-
 DEGRADATIONS: dict[str, RainRecipe] = {
-    "light rain": RainRecipe(**{**asdict(PLAIN), "light": 1}),
-    "heavy rain": RainRecipe(**{**asdict(PLAIN), "heavy": 1}),
-    "real layers": RainRecipe(**{**asdict(PLAIN), "layered": 1}),
-    "rain and haze": RainRecipe(**{**asdict(PLAIN), "light": 1, "haze": 1}),
-    "haze": RainRecipe(**{**asdict(PLAIN), "clean": 1, "dry_haze": 1}),
-    "noise": RainRecipe(**{**asdict(PLAIN), "clean": 1, "dry_noise": 1}),
-    "clean": RainRecipe(**{**asdict(PLAIN), "clean": 1}),
+    "light rain": replace(PLAIN, light=1),
+    "heavy rain": replace(PLAIN, heavy=1),
+    "real layers": replace(PLAIN, layered=1),
+    "rain and haze": replace(PLAIN, light=1, haze=1),
+    "haze": replace(PLAIN, clean=1, dry_haze=1),
+    "noise": replace(PLAIN, clean=1, dry_noise=1),
+    "clean": replace(PLAIN, clean=1),
 }
 RAINY = ("light rain", "heavy rain", "real layers")
 

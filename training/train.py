@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ from training.layerwise import learning_rate_multipliers
 from training.muon import Muon
 from training.pairs import PairedSet
 from training.published import read_training_data, training_caption, training_sets
-from training.rain import Degraded, RainRecipe, measure_angle, synthesise
+from training.rain import PLAIN, Degraded, RainRecipe, measure_angle, synthesise
 from training.revive import revive
 from training.scenes import TrainingData, random_crops
 from training.variety import Variety
@@ -220,12 +220,12 @@ class Batches:
             samples.append((drawn, mixture))
         if len(pairs):
             given = degraded_pair(pairs[:, :3], pairs[:, 3:])
-            samples.append((given, dataclasses.replace(mixture, partial=0)))
+            samples.append((given, replace(mixture, partial=0)))
         wanted = [instruct(sample, how, words) for sample, how in samples]
         prompts = [prompt for one in wanted for prompt in one.prompts]
         for i, caption in enumerate(crops.captions, start=len(photographs)):
             if caption and self.config.text:
-                prompts[i] = dataclasses.replace(prompts[i], semantic=caption)
+                prompts[i] = replace(prompts[i], semantic=caption)
         return torch.cat([sample.rainy for sample, _ in samples]), Instructed(
             prompts,
             torch.cat([one.target for one in wanted]),
@@ -269,16 +269,17 @@ def degraded_pair(rainy: Tensor, clean: Tensor) -> Degraded:
 
 
 VALIDATION: dict[str, RainRecipe] = {
-    "light": RainRecipe(clean=0, light=1, heavy=0, layered=0, haze=0, noise=0, jpeg=0, framed=0),
-    "heavy": RainRecipe(clean=0, light=0, heavy=1, layered=0, haze=0, noise=0, jpeg=0, framed=0),
-    "layers": RainRecipe(clean=0, light=0, heavy=0, layered=1, haze=0, noise=0, jpeg=0, framed=0),
+    "light": replace(PLAIN, light=1, screen=0.03, alpha=0.03),
+    "heavy": replace(PLAIN, heavy=1, screen=0.03, alpha=0.03),
+    "layers": replace(PLAIN, layered=1, screen=0.03, alpha=0.03),
+    "photographic": replace(PLAIN, light=0.4, heavy=0.4, layered=0.2, photographic=1),
 }
 
 
 @torch.inference_mode()
 def validate(network: TVIDerain, data: TrainingData, device: torch.device, *, text: bool) -> dict[str, float]:
     """Mean PSNR (dB, RGB) on 32 crops of held-out scenes, described in full: under light, heavy and given
-    synthetic rain, or of the pairs where there are no photographs to rain on.
+    synthetic rain, and rain as cameras see it, or of the pairs where there are no photographs to rain on.
     """
     total: dict[str, list[float]] = {}
 
@@ -340,8 +341,8 @@ def train(
     torch.manual_seed(config.seed)
     architecture = network_config or PRESETS[config.preset]
     if config.clip is not None:
-        tower = dataclasses.replace(architecture.text, pretrained=config.clip)
-        architecture = dataclasses.replace(architecture, text=tower)
+        tower = replace(architecture.text, pretrained=config.clip)
+        architecture = replace(architecture, text=tower)
     network = build_network(architecture, Path(config.weights), text=config.text)
     cast(Any, network.to(device)).to(memory_format=torch.channels_last)
     learned: list[Tensor] = [p for p in network.parameters() if p.requires_grad]

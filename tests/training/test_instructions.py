@@ -23,7 +23,7 @@ from training.instructions import (
     request,
 )
 from training.phrases import STARTS
-from training.rain import RainRecipe, synthesise
+from training.rain import PLAIN, synthesise
 
 RAIN = Attributes("rain", "heavy", "left")
 VEILED = Attributes("rain and haze", "light", "vertical")
@@ -130,7 +130,7 @@ def test_rain_is_sometimes_misdescribed_and_still_to_be_removed() -> None:
 
 def test_a_batch_gets_targets_and_captions_by_its_prompts() -> None:
     clean = torch.rand((24, 3, 48, 48), generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
-    recipe = RainRecipe(clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0)
+    recipe = dataclasses.replace(PLAIN, light=0.5, heavy=0.5)
     sample = synthesise(clean, torch.zeros(24, 1, 48, 48), recipe, torch.Generator().manual_seed(1))
     wanted = instruct(sample, Mixture(full=0.8, partial=0, unchanged=0.2, captioned=0.5), random.Random(0))
     for i, prompt in enumerate(wanted.prompts):

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from training.instructions import attributes_of
 from training.rain import (
+    PLAIN,
     RainRecipe,
     apply_jpeg,
     apply_veil,
@@ -27,9 +28,7 @@ from training.rain import (
     synthesise,
 )
 
-ADDITIVE = RainRecipe(
-    clean=0, light=0.5, heavy=0.5, layered=0, screen=0, alpha=0, haze=0, noise=0, jpeg=0, framed=0
-)
+ADDITIVE = replace(PLAIN, light=0.5, heavy=0.5)
 
 
 def photographs(count: int, size: int = 64) -> torch.Tensor:
@@ -131,11 +130,9 @@ def test_dense_rain_overlaps_and_saturates_like_that_of_the_additive_sets() -> N
 
 
 def test_targets_keep_what_is_not_to_be_removed() -> None:
-    recipe = RainRecipe(
-        clean=0.2, light=0.4, heavy=0.4, layered=0, screen=0, alpha=0, haze=1, noise=1,
-        dry_haze=1, dry_noise=1, jpeg=0,
-    )  # fmt: skip
-    sample = degrade(recipe)
+    sample = degrade(
+        replace(PLAIN, clean=0.2, light=0.4, heavy=0.4, haze=1, noise=1, dry_haze=1, dry_noise=1)
+    )
     none, every = torch.zeros(16), torch.ones(16)
     no, yes = none.bool(), every.bool()
     assert torch.equal(sample.target(none, no, no), sample.clean)
@@ -151,8 +148,7 @@ def test_targets_keep_what_is_not_to_be_removed() -> None:
 
 
 def test_haze_and_noise_where_there_is_no_rain_have_shares_of_their_own() -> None:
-    recipe = RainRecipe(clean=0.5, haze=0, noise=0, dry_haze=1, dry_noise=1)
-    sample = degrade(recipe)
+    sample = degrade(replace(PLAIN, clean=0.5, light=0.5, dry_haze=1, dry_noise=1))
     dry = sample.density == 0
     assert 0 < dry.sum() < len(dry)
     assert torch.equal(sample.has_haze, dry)
@@ -160,10 +156,7 @@ def test_haze_and_noise_where_there_is_no_rain_have_shares_of_their_own() -> Non
 
 
 def test_clean_negatives_are_untouched_and_called_clean() -> None:
-    recipe = RainRecipe(
-        clean=1, light=0, heavy=0, layered=0, haze=1, noise=1, dry_haze=0, dry_noise=0, jpeg=0
-    )
-    sample = degrade(recipe)
+    sample = degrade(replace(PLAIN, clean=1, haze=1, noise=1))
     assert (sample.rainy - sample.clean).abs().max() <= 0.5 / 255 + 1e-6
     assert {a.kind for a in attributes_of(sample)} == {"clean"}
 
