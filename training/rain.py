@@ -3,8 +3,9 @@
 Streaks are procedural, recombined from real layers (rainy minus clean of training pairs) or rendered (Garg
 and Nayar, SIGGRAPH 2006); they are composed additively (the Rain100/Rain200 model of Yang et al., CVPR
 2017), by screen, or by alpha matte, over an optional veil (atmospheric scattering: J t + A (1 - t)),
-followed by sensor noise and JPEG. Density and direction of every sample are measured on the layer that was
-composed, whatever made it.
+followed by sensor noise and JPEG. A part of it is as cameras see it: far away, out of focus, and sharpened,
+toned and compressed together with its scene. Density and direction of every sample are measured on the layer
+that was composed, whatever made it.
 """
 
 from __future__ import annotations
