@@ -24,7 +24,7 @@ likelier by `STAY / (1 - STAY)`, a quarter."""
 
 TOWARDS = {
     "rain": {"rain": 1.0},
-    PERHAPS_RAIN: {"rain": 0.48, "clean": 0.52},
+    PERHAPS_RAIN: {"rain": 0.55, "clean": 0.45},
     "clean": {"rain": 0.3, "clean": 0.7},
     SURELY_CLEAN: {"clean": 1.0},
 }

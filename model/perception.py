@@ -32,7 +32,7 @@ RAIN_FROM = 0.5
 """Rain is named where it is at least so likely, other degradations left aside, unless the compact CLIP's
 settings say otherwise (`rain_from`)."""
 
-DETAILS_FROM = 0.5
+DETAILS_FROM = 0.6
 """Where rain is named and at least so likely, so are its density and direction."""
 
 CLEAN_BELOW = 0.0
