@@ -1,5 +1,8 @@
 """Corrects misspelled words for a small text tower, which knows a word only as it was taught."""
 
+# open_clip comes without types
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import re
