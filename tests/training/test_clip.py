@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from model.perception import DEGRADATIONS
 from model.prompts import TYPES
+from model.spelling import WORDS
 from training.clip import contrastive_loss, matches, spoken
 from training.descriptions import HELD_OUT, TRAINING, Attributes, canonical, disturb, sentence
 from training.vocabulary import learn_merges, write_vocabulary, write_words
@@ -24,11 +26,15 @@ def test_vocabulary_is_reproducible_and_read_by_open_clip(tmp_path: Path) -> Non
     size = write_vocabulary(tmp_path / "a.txt.gz", 60)
     write_vocabulary(tmp_path / "b.txt.gz", 60)
     assert (tmp_path / "a.txt.gz").read_bytes() == (tmp_path / "b.txt.gz").read_bytes()
-    write_words(tmp_path / "words.json.gz")
-    assert (tmp_path / "words.json.gz").read_bytes() == (CLIP / "words.json.gz").read_bytes()  # up to date
     tokenizer = SimpleTokenizer(bpe_path=str(tmp_path / "a.txt.gz"), context_length=24)
     assert tokenizer.vocab_size == size
     assert tokenizer.decode(tokenizer.encode("heavy rain, 雨!")).strip() == "heavy rain , 雨 !"
+
+
+def test_words_that_spelling_knows_are_those_of_the_sentences(tmp_path: Path) -> None:
+    write_words(tmp_path / WORDS)
+    written, shipped = (gzip.decompress((folder / WORDS).read_bytes()) for folder in (tmp_path, CLIP))
+    assert written == shipped
 
 
 def test_merges_take_the_most_frequent_pair_first() -> None:
