@@ -148,12 +148,7 @@ def streak_kernels(length: Tensor, width: Tensor, angle: Tensor, *, flat: bool =
 
 
 def procedural_layer(
-    mean: Tensor,
-    size: tuple[int, int],
-    layers: int,
-    spread: Tensor,
-    generator: Generator,
-    leaning: float = 0.0,
+    mean: Tensor, size: tuple[int, int], layers: int, spread: Tensor, generator: Generator, leaning: float = 0
 ) -> Tensor:
     """Streak layers of a wanted mean brightness.
 
@@ -214,12 +209,7 @@ def procedural_layer(
 
 
 def blurred_noise_layer(
-    mean: Tensor,
-    size: tuple[int, int],
-    layers: int,
-    spread: Tensor,
-    generator: Generator,
-    leaning: float = 0.0,
+    mean: Tensor, size: tuple[int, int], layers: int, spread: Tensor, generator: Generator, leaning: float = 0
 ) -> Tensor:
     """Streak layers of a wanted mean brightness, in the style of Rain100's and Rain200's: noise, blurred
     along a line, with its levels set so that a share of the pixels shows.
