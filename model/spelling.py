@@ -40,6 +40,9 @@ class Speller:
         """
         Args:
             words: gzipped JSON, word -> how often it was taught.
+
+        Raises:
+            OSError, EOFError, ValueError, zlib.error: the file is missing or damaged.
         """
         self._taught = SpellChecker(language=None, local_dictionary=words, distance=1)
         self._english = english()

@@ -7,6 +7,7 @@ pickles."""
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -82,13 +83,17 @@ def load_clip(folder: Path) -> CompactCLIP:
 
 def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
     """The compact CLIP of a configuration with untrained weights; its vocabulary is `vocabulary.txt.gz`
-    there, and spelling is corrected where there is `words.json.gz`.
+    there, and spelling is corrected where there is `words.json.gz`. Raises CheckpointError.
     """
     architecture = config["open_clip"]
     model = open_clip.CLIP(**architecture)
     merges, length = str(folder / VOCABULARY), architecture["text_cfg"]["context_length"]
     if (folder / WORDS).is_file():
-        tokenizer = SpellingTokenizer(Speller(folder / WORDS), merges, length)
+        try:
+            speller = Speller(folder / WORDS)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise CheckpointError(f"{folder / WORDS} is damaged: {error}") from error
+        tokenizer = SpellingTokenizer(speller, merges, length)
     else:
         tokenizer = SimpleTokenizer(merges, context_length=length)
     return CompactCLIP(

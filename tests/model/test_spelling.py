@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from model.checkpoint_folders import CheckpointError
 from model.prompts import Prompt
 from model.restorer import Restorer
 from model.spelling import WORDS, Speller, SpellingTokenizer
@@ -65,6 +67,16 @@ def test_only_words_that_fit_are_looked_at(spell: Speller) -> None:
     tokenizer = load_clip(WEIGHTS / "degradation-clip").tokenizer
     assert isinstance(tokenizer, SpellingTokenizer)
     assert torch.equal(tokenizer(["somee drizle"]), tokenizer(["some drizzle"]))
+
+
+def test_damaged_words_are_refused_with_their_name(tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS / "degradation-clip", tmp_path / "clip")
+    path = tmp_path / "clip" / WORDS
+    whole = path.read_bytes()
+    for damaged in (whole[:900], whole[:900] + b"?" * 900 + whole[1800:], b"words", gzip.compress(b"{")):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=WORDS):
+            load_clip(path.parent)
 
 
 def test_a_slip_changes_nothing_in_the_picture() -> None:
