@@ -85,9 +85,8 @@ def write_vocabulary(path: Path, count: int = 2500) -> int:
 
 
 def write_words(path: Path) -> None:
-    """Writes how often each word that is taught more than once comes, for `model.spelling`."""
-    counts = {word: count for word, count in sorted(taught_words().items()) if count > 1}
-    write_gzipped(path, json.dumps(counts))
+    """Writes how often each word that is taught comes, for `model.spelling`."""
+    write_gzipped(path, json.dumps(dict(sorted(taught_words().items()))))
 
 
 def write_gzipped(path: Path, text: str) -> None:
