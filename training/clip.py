@@ -52,7 +52,7 @@ SIDE = 192
 
 RECIPE = RainRecipe(
     clean=0.45, light=0.25, heavy=0.12, layered=0.18, leaning=0, haze=0.25, noise=0.1, dry_haze=0.25,
-    dry_noise=0.1, photographic=0, jpeg=0.35, framed=0,
+    dry_noise=0.1, photographic=0.4, jpeg=0.35, framed=0,
 )  # fmt: skip
 
 SCALES = (1.0, 1.0, 1.5, 2.0)

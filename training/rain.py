@@ -56,7 +56,10 @@ class RainRecipe:
     dry_noise: float = 0.25
     """The same of the clean negatives, which are few: what is alone there must be seen often enough."""
     photographic: float = 0.35
-    """Share of the rain that is fainter, out of focus and, with its scene, sharpened, toned, compressed."""
+    """Share that is sharpened, toned and compressed, where its rain is fainter, out of focus and without what
+    covers all of it."""
+    photographic_haze: float = 0.25
+    """Share of that rain with a veil."""
     jpeg: float = 0.05
     framed: float = 0.05
     """Share with a frame in which it does not rain: bands of a letterbox, or all but the disc that a dome
@@ -65,7 +68,7 @@ class RainRecipe:
 
 PLAIN = RainRecipe(
     clean=0, light=0, heavy=0, layered=0, leaning=0, screen=0, alpha=0, haze=0, noise=0,
-    dry_haze=0, dry_noise=0, photographic=0, jpeg=0, framed=0,
+    dry_haze=0, dry_noise=0, photographic=0, photographic_haze=0, jpeg=0, framed=0,
 )  # fmt: skip
 """Nothing of all that; what is measured on something says of what, by `dataclasses.replace`."""
 
@@ -376,10 +379,10 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def distant(layers: Tensor, generator: Generator) -> Tensor:
-    """Layers (B, 1, H, W), every other one shrunk up to threefold and repeated: fine, short streaks."""
+    """Layers (B, 1, H, W), two in three shrunk up to threefold and repeated: fine, short streaks."""
     height, width = layers.shape[-2:]
     shrunk = uniform(1, 3, (len(layers),), generator).tolist()
-    chosen = (torch.rand(len(layers), generator=generator, device=generator.device) < 0.5).tolist()
+    chosen = (torch.rand(len(layers), generator=generator, device=generator.device) < 2 / 3).tolist()
     layers = layers.clone()
     for i, factor in enumerate(shrunk):
         if chosen[i]:
@@ -387,6 +390,13 @@ def distant(layers: Tensor, generator: Generator) -> Tensor:
             small = F.interpolate(layers[i : i + 1], size, mode="bilinear", antialias=True)
             layers[i : i + 1] = small.repeat(1, 1, 3, 3)[..., :height, :width]
     return layers
+
+
+def opening(layers: Tensor, size: int = 11) -> Tensor:
+    """Morphological opening by a square of an odd `size`, (B, 1, H, W): what no streak explains and a veil
+    would, the rain that is too dense or too far out of focus to be told apart."""
+    eroded = -F.max_pool2d(-layers, size, 1, size // 2)
+    return F.max_pool2d(eroded, size, 1, size // 2)
 
 
 def photographed(images: Tensor, generator: Generator) -> Tensor:
@@ -477,14 +487,16 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
                     mean[drawn], (height, width), layers, angles[drawn], generator, recipe.leaning
                 )
 
-    seen = share(recipe.photographic) & ~dry if recipe.photographic else torch.zeros_like(dry)
+    seen = share(recipe.photographic) if recipe.photographic else torch.zeros_like(dry)
     if bool(seen.any()):
         count = int(seen.sum())
         defocus = torch.exp(uniform(-1.2, 0.8, (count,), generator))
         fainter = uniform(0.3, 1, (count, 1, 1, 1), generator)
-        layer[seen] = distant(gaussian_blur(layer[seen], defocus), generator) * fainter
+        soft = distant(gaussian_blur(layer[seen], defocus), generator)
+        layer[seen] = (soft - opening(soft)) * fainter
 
-    has_haze = share(torch.where(dry, recipe.dry_haze, recipe.haze))
+    haze = torch.where(seen, recipe.photographic_haze, recipe.haze)
+    has_haze = share(torch.where(dry, recipe.dry_haze, haze))
     hazy = clean.clone()
     if bool(has_haze.any()):
         hazy[has_haze] = apply_veil(clean[has_haze], generator)
@@ -504,6 +516,7 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
         layer, clean = layer.expand(-1, 3, -1, -1).clone(), clean.clone()
         clean[seen], hazy[seen], rainy[seen] = views.split(3, 1)
         layer[seen], alpha[seen] = (rainy - hazy)[seen], 0
+        layer[dry] = 0
     has_noise = share(torch.where(dry, recipe.dry_noise, recipe.noise))
     noisy = rainy.clone()
     if bool(has_noise.any()):
