@@ -42,6 +42,9 @@ CLEAN_BELOW = 0.0
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
 
+PARTS = {"type": TYPES, "density": DENSITIES, "direction": DIRECTIONS}
+"""What is told of a degradation, in the order of `Degradation`, and its values."""
+
 DEGRADATIONS: tuple[Degradation, ...] = tuple(
     degradation
     for kind in TYPES
@@ -86,8 +89,8 @@ class Perception:
 
     Resizing would destroy the streaks, so crops are taken as they are, on a fixed grid; smaller images are
     continued at their edges. Similarities are averaged over crops, divided by a temperature fitted on
-    held-out scenes, and summed over the combinations for the marginals. Density and direction are those
-    under the assumption that it rains.
+    held-out scenes for each marginal, and summed over the combinations for it. Density and direction are
+    those under the assumption that it rains.
 
     Args:
         clip: the dual encoder; its image tower is moved and cast.
@@ -102,7 +105,8 @@ class Perception:
         self.device = device
         self.precision = precision
         self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
-        self.temperature: float = clip.settings.get("temperature", 1.0)
+        fitted: dict[str, float] = clip.settings.get("temperatures", {})
+        self.temperatures = {part: fitted.get(part, 1.0) for part in PARTS}
         self.rain_from: float = clip.settings.get("rain_from", RAIN_FROM)
         self.clean_below: float = clip.settings.get("clean_below", CLEAN_BELOW)
         clip.model.to(device).eval()
@@ -146,21 +150,23 @@ class Perception:
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Perceived:
         """Perceives a uint8 or uint16 image (3, H, W), H and W at least 1."""
-        joint = cast(list[float], cast(Any, (self.logits(image) / self.temperature).softmax(dim=-1)).tolist())
-        types = dict.fromkeys(TYPES, 0.0)
-        densities = dict.fromkeys(DENSITIES, 0.0)
-        directions = dict.fromkeys(DIRECTIONS, 0.0)
-        for (kind, density, direction), probability in zip(DEGRADATIONS, joint, strict=True):
-            types[kind] += probability
-            if density is not None and direction is not None:
-                densities[density] += probability
-                directions[direction] += probability
-        rain = max(sum(densities.values()), 1e-12)
-        densities = {k: v / rain for k, v in densities.items()}
-        directions = {k: v / rain for k, v in directions.items()}
+        logits = self.logits(image)
+        types, densities, directions = (self.marginal(logits, part) for part in PARTS)
         return Perceived(
             describe(*self.degradation(types, densities, directions)), types, densities, directions
         )
+
+    def marginal(self, logits: Tensor, part: str) -> dict[str, float]:
+        """Probabilities of the values of one of `PARTS` by mean scores (len(DEGRADATIONS),)."""
+        joint = cast(list[float], cast(Any, (logits / self.temperatures[part]).softmax(-1)).tolist())
+        place = tuple(PARTS).index(part)
+        sums: dict[str, float] = dict.fromkeys(PARTS[part], 0.0)
+        for degradation, probability in zip(DEGRADATIONS, joint, strict=True):
+            value = degradation[place]
+            if value is not None:
+                sums[value] += probability
+        total = max(sum(sums.values()), 1e-12)
+        return {value: probability / total for value, probability in sums.items()}
 
     def degradation(
         self, types: dict[str, float], densities: dict[str, float], directions: dict[str, float]

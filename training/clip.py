@@ -11,7 +11,9 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from model.checkpoint_folders import CLIP
-from model.perception import DEGRADATIONS, Perception, rain_or_clean
+from model.perception import DEGRADATIONS, PARTS, Perception, rain_or_clean
 from model.spelling import WORDS
 from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.calibration import measure_perception
@@ -280,7 +282,7 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
             bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}")
     bar.close()
     model.eval()
-    description["temperature"] = fit_temperature(clip, held_out, device)
+    description["temperatures"] = fit_temperatures(clip, held_out, device)
     clip.settings.update(description)
     description["rain_from"] = fit_rain_from(clip, held_out, device)
     description["clean_below"] = fit_clean_below(clip, held_out, device)
@@ -316,16 +318,27 @@ def truth_of(shown: Sequence[Attributes], device: torch.device) -> Tensor:
     return torch.tensor(places, device=device)
 
 
-def fit_temperature(clip: CompactCLIP, data: TrainingData, device: torch.device) -> float:
-    """The divisor of a picture's mean scores with the least negative log-likelihood on held-out scenes (Guo
-    et al., ICML 2017)."""
+def fit_temperatures(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict[str, float]:
+    """For type, density and direction the divisor of a picture's mean scores with the least negative
+    log-likelihood on held-out scenes (Guo et al., ICML 2017)."""
     perception = Perception(clip, device)
     images, shown = zip(*degraded_images(data, 384, 3 * perception.crop, device, seed=1), strict=True)
     with torch.inference_mode():
         logits = [perception.logits(image) for image in images]
-    truth = truth_of(shown, device)
+
+    def unlikelihood(part: str, temperature: float) -> float:
+        perception.temperatures[part] = temperature
+        place = tuple(PARTS).index(part)
+        truths = [(a.kind, a.density, a.direction)[place] for a in shown]
+        likelihoods = [
+            perception.marginal(scores, part)[truth]
+            for scores, truth in zip(logits, truths, strict=True)
+            if truth is not None
+        ]
+        return -fmean(math.log(max(likelihood, 1e-12)) for likelihood in likelihoods)
+
     candidates = torch.logspace(-1, 1, 81).tolist()
-    return min(candidates, key=lambda t: F.cross_entropy(torch.stack(logits) / t, truth).item())
+    return {part: min(candidates, key=partial(unlikelihood, part)) for part in PARTS}
 
 
 RAIN_FROM_AT_LEAST, CLEAN_SHARE = 0.35, 0.95

@@ -1,5 +1,8 @@
 """What is perceived becomes the prompt: a wrong crop or scale, and the network is told the wrong thing."""
 
+import copy
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.metrics import psnr
-from model.perception import DEGRADATIONS, Perception, decide, without_bands
+from model.perception import DEGRADATIONS, PARTS, Perception, decide, without_bands
 from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, Prompt, describe
 from model.restorer import Restorer
 from tests.model.conftest import PAIRS
@@ -80,6 +83,21 @@ def test_every_degradation_has_a_sentence_of_its_own():
 def test_unknown_words_are_not_described(words: tuple[str, ...]):
     with pytest.raises(ValueError, match=r"unknown degradation|density and a direction"):
         describe(*words)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_marginal_has_a_temperature_of_its_own(shipped: Restorer, rainy: Tensor, part: str):
+    assert shipped.perception is not None
+    perception = copy.copy(shipped.perception)
+    before = asdict(perception(rainy))
+    perception.temperatures = perception.temperatures | {part: 0.1}
+    after = asdict(perception(rainy))
+    changed = {name for name in after if after[name] != before[name]} - {"prompt"}
+    names = dict(zip(PARTS, ("types", "densities", "directions"), strict=True))
+    assert changed == {names[part]}
+    surer = after[names[part]]
+    assert sum(surer.values()) == pytest.approx(1)
+    assert max(surer.values()) > max(before[names[part]].values())
 
 
 @pytest.mark.parametrize(
