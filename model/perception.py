@@ -42,8 +42,8 @@ CLEAN_BELOW = 0.0
 Degradation = tuple[str, str | None, str | None]
 """Type, density and direction; the latter two where rain falls."""
 
-PARTS = {"type": TYPES, "density": DENSITIES, "direction": DIRECTIONS}
-"""What is told of a degradation, in the order of `Degradation`, and its values."""
+ATTRIBUTES = {"type": TYPES, "density": DENSITIES, "direction": DIRECTIONS}
+"""The attributes of a degradation, in the order of `Degradation`, and their values."""
 
 DEGRADATIONS: tuple[Degradation, ...] = tuple(
     degradation
@@ -106,7 +106,7 @@ class Perception:
         self.precision = precision
         self.crop: int = clip.settings["open_clip"]["vision_cfg"]["image_size"]
         fitted: dict[str, float] = clip.settings.get("temperatures", {})
-        self.temperatures = {part: fitted.get(part, 1.0) for part in PARTS}
+        self.temperatures = {attribute: fitted.get(attribute, 1.0) for attribute in ATTRIBUTES}
         self.rain_from: float = clip.settings.get("rain_from", RAIN_FROM)
         self.clean_below: float = clip.settings.get("clean_below", CLEAN_BELOW)
         clip.model.to(device).eval()
@@ -151,16 +151,17 @@ class Perception:
     def __call__(self, image: Tensor) -> Perceived:
         """Perceives a uint8 or uint16 image (3, H, W), H and W at least 1."""
         logits = self.logits(image)
-        types, densities, directions = (self.marginal(logits, part) for part in PARTS)
+        types, densities, directions = (self.marginal(logits, a) for a in ATTRIBUTES)
         return Perceived(
             describe(*self.degradation(types, densities, directions)), types, densities, directions
         )
 
-    def marginal(self, logits: Tensor, part: str) -> dict[str, float]:
-        """Probabilities of the values of one of `PARTS` by mean scores (len(DEGRADATIONS),)."""
-        joint = cast(list[float], cast(Any, (logits / self.temperatures[part]).softmax(-1)).tolist())
-        place = tuple(PARTS).index(part)
-        sums: dict[str, float] = dict.fromkeys(PARTS[part], 0.0)
+    def marginal(self, logits: Tensor, attribute: str) -> dict[str, float]:
+        """Probabilities (they sum to 1) of the values of one of `ATTRIBUTES` by mean scores
+        (len(DEGRADATIONS),), tempered; of density and direction given that it rains."""
+        joint = cast(list[float], cast(Any, (logits / self.temperatures[attribute]).softmax(-1)).tolist())
+        place = tuple(ATTRIBUTES).index(attribute)
+        sums: dict[str, float] = dict.fromkeys(ATTRIBUTES[attribute], 0.0)
         for degradation, probability in zip(DEGRADATIONS, joint, strict=True):
             value = degradation[place]
             if value is not None:

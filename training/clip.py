@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from model.checkpoint_folders import CLIP
-from model.perception import DEGRADATIONS, PARTS, Perception, rain_or_clean
+from model.perception import ATTRIBUTES, DEGRADATIONS, Perception, rain_or_clean
 from model.spelling import WORDS
 from model.weights import VOCABULARY, CompactCLIP, compact_clip, load_clip, write_checkpoint
 from training.calibration import measure_perception
@@ -326,19 +326,19 @@ def fit_temperatures(clip: CompactCLIP, data: TrainingData, device: torch.device
     with torch.inference_mode():
         logits = [perception.logits(image) for image in images]
 
-    def unlikelihood(part: str, temperature: float) -> float:
-        perception.temperatures[part] = temperature
-        place = tuple(PARTS).index(part)
+    def negative_log_likelihood(attribute: str, temperature: float) -> float:
+        perception.temperatures[attribute] = temperature
+        place = tuple(ATTRIBUTES).index(attribute)
         truths = [(a.kind, a.density, a.direction)[place] for a in shown]
         likelihoods = [
-            perception.marginal(scores, part)[truth]
+            perception.marginal(scores, attribute)[truth]
             for scores, truth in zip(logits, truths, strict=True)
             if truth is not None
         ]
         return -fmean(math.log(max(likelihood, 1e-12)) for likelihood in likelihoods)
 
     candidates = torch.logspace(-1, 1, 81).tolist()
-    return {part: min(candidates, key=partial(unlikelihood, part)) for part in PARTS}
+    return {a: min(candidates, key=partial(negative_log_likelihood, a)) for a in ATTRIBUTES}
 
 
 RAIN_FROM_AT_LEAST, CLEAN_SHARE = 0.35, 0.95
@@ -419,7 +419,7 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
     report: dict[str, float] = {}
     for name, scores in (("canonical", logits), ("held_out_wording", torch.cat(held_out) * scale)):
         probabilities = scores.softmax(-1)
-        for i, part in enumerate(("type", "density", "direction")):
+        for i, part in enumerate(ATTRIBUTES):
             values = sorted(
                 {d[i] for d in DEGRADATIONS if d[i] is not None and (i == 0 or d[1] is not None)}, key=str
             )

@@ -393,8 +393,8 @@ def distant(layers: Tensor, generator: Generator) -> Tensor:
 
 
 def opening(layers: Tensor, size: int = 11) -> Tensor:
-    """Morphological opening by a square of an odd `size`, (B, 1, H, W): what no streak explains and a veil
-    would, the rain that is too dense or too far out of focus to be told apart."""
+    """Morphological opening (Serra, 1982) of layers (B, 1, H, W) by a square of an odd `size` in pixels: what
+    no streak explains and a veil would, rain too dense or too far out of focus to be told apart."""
     eroded = -F.max_pool2d(-layers, size, 1, size // 2)
     return F.max_pool2d(eroded, size, 1, size // 2)
 
@@ -516,7 +516,7 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
         layer, clean = layer.expand(-1, 3, -1, -1).clone(), clean.clone()
         clean[seen], hazy[seen], rainy[seen] = views.split(3, 1)
         layer[seen], alpha[seen] = (rainy - hazy)[seen], 0
-        layer[dry] = 0
+        layer[dry] = 0  # to the bit, whatever the rounding of both views
     has_noise = share(torch.where(dry, recipe.dry_noise, recipe.noise))
     noisy = rainy.clone()
     if bool(has_noise.any()):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.metrics import psnr
-from model.perception import DEGRADATIONS, PARTS, Perception, decide, without_bands
+from model.perception import ATTRIBUTES, DEGRADATIONS, Perception, decide, without_bands
 from model.prompts import DENSITIES, DIRECTIONS, PERHAPS_RAIN, SURELY_CLEAN, TYPES, Prompt, describe
 from model.restorer import Restorer
 from tests.model.conftest import PAIRS
@@ -85,19 +85,19 @@ def test_unknown_words_are_not_described(words: tuple[str, ...]):
         describe(*words)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_each_marginal_has_a_temperature_of_its_own(shipped: Restorer, rainy: Tensor, part: str):
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_each_marginal_has_a_temperature_of_its_own(shipped: Restorer, rainy: Tensor, attribute: str):
     assert shipped.perception is not None
     perception = copy.copy(shipped.perception)
     before = asdict(perception(rainy))
-    perception.temperatures = perception.temperatures | {part: 0.1}
+    perception.temperatures = perception.temperatures | {attribute: 0.1}
     after = asdict(perception(rainy))
     changed = {name for name in after if after[name] != before[name]} - {"prompt"}
-    names = dict(zip(PARTS, ("types", "densities", "directions"), strict=True))
-    assert changed == {names[part]}
-    surer = after[names[part]]
+    names = dict(zip(ATTRIBUTES, ("types", "densities", "directions"), strict=True))
+    assert changed == {names[attribute]}
+    surer = after[names[attribute]]
     assert sum(surer.values()) == pytest.approx(1)
-    assert max(surer.values()) > max(before[names[part]].values())
+    assert max(surer.values()) > max(before[names[attribute]].values())
 
 
 @pytest.mark.parametrize(
