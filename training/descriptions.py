@@ -41,6 +41,11 @@ class Wording:
     carriers: tuple[str, ...]
     """Sentences around a description `{}`."""
 
+    def phrases(self) -> list[str]:
+        """All of them, each once."""
+        parts = (self.kinds, self.densities, self.directions)
+        return [phrase for part in parts for said in part.values() for phrase in said] + [*self.carriers]
+
 
 TRAINING = Wording(
     kinds={
@@ -208,6 +213,11 @@ TRAINING = Wording(
             "harmless",
             "next to no",
             "just a touch of",
+            "low intensity",
+            "light intensity",
+            "weak intensity",
+            "low density",
+            "low strength",
         ),
         "moderate": (
             "moderate",
@@ -248,6 +258,12 @@ TRAINING = Wording(
             "considerable",
             "a fair amount of",
             "a good bit of",
+            "medium intensity",
+            "average intensity",
+            "moderate intensity",
+            "mid intensity",
+            "medium density",
+            "medium strength",
         ),
         "heavy": (
             "heavy",
@@ -319,6 +335,12 @@ TRAINING = Wording(
             "tempestuous",
             "loads of",
             "masses of",
+            "high intensity",
+            "heavy intensity",
+            "extreme intensity",
+            "full intensity",
+            "high density",
+            "full strength",
         ),
     },
     directions={

@@ -15,14 +15,15 @@ from pathlib import Path
 from model.prompts import DENSITIES, DIRECTIONS, TYPES
 from training.descriptions import DESCRIPTIONS, FILLER, TRAINING, Attributes, canonical, english
 from training.instructions import Mixture, request
-from training.phrases import WISHES
+from training.phrases import GRAMMAR, SYMBOL, WISHES
 
 DRAWN = 12_000
 """Sentences that words are counted in, beside those of `training/written.json`."""
 
 
 def taught_words(seed: int = 0) -> Counter[str]:
-    """Lower-case words of sentences for training, unknown ones left out, and how often they come."""
+    """Lower-case words of sentences for training, each at least once, and how often they come; unknown ones
+    are left out."""
     rng = random.Random(seed)
     rain = [Attributes(k, d, a) for k in ("rain", "rain and haze") for d in DENSITIES for a in DIRECTIONS]
     others = [Attributes(k) for k in TYPES if k not in ("rain", "rain and haze")]
@@ -30,7 +31,8 @@ def taught_words(seed: int = 0) -> Counter[str]:
     texts = [request(rng.choice(rain + others), mixture, rng, TRAINING).text or "" for _ in range(DRAWN)]
     texts += [canonical(a) for a in rain + others] * 20
     texts += [text for written in WISHES.values() for text in written] + [text for text, _ in DESCRIPTIONS]
-    return Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+    texts += [text for choices in GRAMMAR.values() for text in choices] + TRAINING.phrases()
+    return Counter(word for text in texts for word in re.findall(r"[a-z]+", SYMBOL.sub(" ", text.lower())))
 
 
 def count_words(seed: int = 0) -> Counter[str]:
