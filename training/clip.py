@@ -419,20 +419,17 @@ def measure(clip: CompactCLIP, data: TrainingData, device: torch.device) -> dict
     report: dict[str, float] = {}
     for name, scores in (("canonical", logits), ("held_out_wording", torch.cat(held_out) * scale)):
         probabilities = scores.softmax(-1)
-        for i, part in enumerate(ATTRIBUTES):
-            values = sorted(
-                {d[i] for d in DEGRADATIONS if d[i] is not None and (i == 0 or d[1] is not None)}, key=str
-            )
+        for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
             columns = [[j for j, d in enumerate(DEGRADATIONS) if d[i] == v] for v in values]
             marginal = torch.stack([probabilities[:, c].sum(1) for c in columns], dim=1)
             truth = [(a.kind, a.density, a.direction)[i] for a in shown]
             hits = [
                 values[int(p.argmax())] == t for p, t in zip(marginal, truth, strict=True) if t is not None
             ]
-            report[f"{name}_{part}"] = round(sum(hits) / len(hits), 4)
+            report[f"{name}_{attribute}"] = round(sum(hits) / len(hits), 4)
     if not any(min(photograph.shape[-2:]) >= SIDE for photograph in data.photographs):
         return report
     found = measure_perception(perception, held_out_images(data, 480, SIDE, device), data.photographs)
-    for part, score in found.attributes.items():
-        report |= {f"image_{part}": round(score.top1, 4), f"image_{part}_ece": round(score.ece, 4)}
+    for attribute, score in found.attributes.items():
+        report |= {f"image_{attribute}": round(score.top1, 4), f"image_{attribute}_ece": round(score.ece, 4)}
     return report | {"rain_found": round(found.rain_found, 4), "clean_kept": round(found.clean_kept, 4)}

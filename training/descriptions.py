@@ -42,7 +42,7 @@ class Wording:
     """Sentences around a description `{}`."""
 
     def phrases(self) -> list[str]:
-        """All of them, each once."""
+        """Every synonym and every template."""
         parts = (self.kinds, self.densities, self.directions)
         return [phrase for part in parts for said in part.values() for phrase in said] + [*self.carriers]
 
