@@ -228,6 +228,7 @@ class DeviceWorker:
             self._step_at = time.monotonic()
             return self._failed or all(entry.abandoned for entry in entries)
 
+        images: list[torch.Tensor] | None = None
         attempt = self._tracing.batch(spans, model=key.model, batch_size=len(entries), padded_pixels=pixels)
         try:
             with attempt:
@@ -255,14 +256,16 @@ class DeviceWorker:
                 logger.critical("the device has failed", exc_info=error)
                 self._give_up(f"the device has failed: {error}")
                 return
-            if len(entries) > 1:
-                logger.warning("a batch of %d failed (%r): trying its halves", len(entries), error)
-                middle = len(entries) // 2
-                self._restore(entries[:middle], started)
-                self._restore(entries[middle:], started)
-            else:
+            if len(entries) == 1:
                 logger.error("restoration failed", exc_info=error, extra={"trace": spans[0].trace})
                 self._fail(entries[0], RestorationError("the network failed on this image"))
+                return
+            logger.warning("a batch of %d failed (%s): trying its halves", len(entries), repr(error))
+        if images is None:
+            # outside of the handler, whose traceback holds what the network had computed
+            middle = len(entries) // 2
+            self._restore(entries[:middle], started)
+            self._restore(entries[middle:], started)
             return
         finished = attempt.finished
         self._queue.speed(key.model).observe(pixels, attempt.seconds * self._queue.share(self._lane))

@@ -56,9 +56,14 @@ class FragileNetwork(WholeNetwork):
     def __init__(self, *, most: int = 1000) -> None:
         self.most = most
         self.batches: list[int] = []
+        self.computed: list[weakref.ref[torch.Tensor]] = []
+        self.most_held = 0
 
     def run(self, images: Sequence[torch.Tensor], prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         self.batches.append(len(images))
+        self.most_held = max(self.most_held, sum(ref() is not None for ref in self.computed))
+        features = torch.zeros(1)
+        self.computed.append(weakref.ref(features))
         if len(images) > self.most:
             raise torch.OutOfMemoryError("out of memory")
         if any(int(image[0, 0, 0]) == POISON for image in images):
@@ -140,6 +145,7 @@ def test_want_of_memory_halves_the_batches_and_loses_nothing(bench: Bench) -> No
     assert [value_of(entry) for entry in entries] == [value + value % 3 for value in range(20, 28)]
     assert bench.queue.batch_pixels <= 3 * SIDE * SIDE
     assert bench.worker.out_of_memory == 3, "of 8, and both of 4"
+    assert bench.network.most_held == 0, "what did not fit is let go of before it is tried again in halves"
     tried = len(bench.network.batches)
     more = bench.put(*range(30, 38))
     assert [value_of(entry) for entry in more] == [value + value % 3 for value in range(30, 38)]
