@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from training.scenes import DataError, images_in, read_rgb
@@ -29,8 +29,8 @@ class Picture:
         """The pixels, uint8 (3, H, W). Raises PairsError when the file cannot be decoded."""
         try:
             image = read_rgb(self.path)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise PairsError(f"{self.path} cannot be read: {error}") from error
+        except DataError as error:
+            raise PairsError(str(error)) from error
         half = image.shape[-1] // 2
         if self.part == "left":
             return image[..., :half]
@@ -204,7 +204,7 @@ def _likeness_of_halves(path: Path) -> float:
     try:
         with Image.open(path) as image:
             grey = image.convert("L")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise PairsError(f"{path} cannot be read: {error}") from error
     half = grey.width // 2
     if half == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from model.edges import mirrored
@@ -22,15 +22,22 @@ class DataError(RuntimeError):
 
 
 def read_rgb(path: Path, longest: int | None = None) -> Tensor:
-    """An image file as uint8 (3, H, W), shrunk (Lanczos) so that its longer side is at most `longest`
-    pixels.
+    """An image file as uint8 (3, H, W), upright and of 8 bits as the service reads it, shrunk (Lanczos) so
+    that its longer side is at most `longest` pixels. Raises DataError when it cannot be decoded.
     """
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
-        if longest is not None and max(rgb.size) > longest:
-            scale = longest / max(rgb.size)
-            rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                samples = np.asarray(upright).astype(np.uint32)
+                upright = Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+            rgb = upright.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if longest is not None and max(rgb.size) > longest:
+        scale = longest / max(rgb.size)
+        rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -113,6 +120,7 @@ class TrainingData:
     """
 
     def __init__(self, root: Path | None, *, validation: bool = False, longest: int = 1024) -> None:
+        """Reads what is there. Raises DataError where nothing is to be trained on, or cannot be read."""
         if root is not None and not (root / "clean").is_dir():
             raise DataError(f"no folder 'clean' with photographs in {root}")
         self.photographs: list[Tensor] = []
@@ -124,6 +132,8 @@ class TrainingData:
         self.captions: Sequence[str | None] = []
         if root is not None:
             self._read(root, validation, longest)
+            if not self.photographs and not validation:
+                raise DataError(f"no photographs to train on in {root / 'clean'}/*/ nor in pairs_train")
 
     def _read(self, root: Path, validation: bool, longest: int) -> None:
         for folder in sorted(p for p in (root / "clean").iterdir() if p.is_dir()):
