@@ -88,14 +88,19 @@ def compact_clip(folder: Path, config: dict[str, Any]) -> CompactCLIP:
     architecture = config["open_clip"]
     model = open_clip.CLIP(**architecture)
     merges, length = str(folder / VOCABULARY), architecture["text_cfg"]["context_length"]
-    if (folder / WORDS).is_file():
-        try:
-            speller = Speller(folder / WORDS)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise CheckpointError(f"{folder / WORDS} is damaged: {error}") from error
-        tokenizer = SpellingTokenizer(speller, merges, length)
-    else:
-        tokenizer = SimpleTokenizer(merges, context_length=length)
+    file = folder / WORDS
+    try:
+        speller = Speller(file) if file.is_file() else None
+        file = folder / VOCABULARY
+        tokenizer = (
+            SimpleTokenizer(merges, context_length=length)
+            if speller is None
+            else SpellingTokenizer(speller, merges, length)
+        )
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CheckpointError(f"{file} is missing or damaged: {error}") from error
+    if tokenizer.vocab_size != architecture["text_cfg"]["vocab_size"]:
+        raise CheckpointError(f"{folder / VOCABULARY} is not the vocabulary of {folder}")
     return CompactCLIP(
         model=model.eval(),
         tokenizer=cast(Tokenizer, tokenizer),
@@ -126,6 +131,12 @@ def build_network(config: NetworkConfig, root: Path, *, text: bool = True) -> TV
     """R, M and E of a configuration, untrained but for the frozen text tower; without `text` the twin that
     hears nothing."""
     return TVIDerain(config, build_text_encoder(config.text, root) if text else NoText(config.text.width))
+
+
+def clip_sha256(config: TextConfig, root: Path) -> str | None:
+    """The SHA-256 of the compact CLIP under `root` that a text configuration names; None where it names one
+    of open_clip's. Raises CheckpointError."""
+    return None if config.pretrained is not None else read_config(root / config.clip, CLIP)["sha256"]
 
 
 def learned_state(network: TVIDerain) -> dict[str, Tensor]:
@@ -192,7 +203,7 @@ def export_network(
     elif text.pretrained is not None:
         config["perception"] = PERCEIVER
     else:
-        config["clip_sha256"] = read_config(weights / text.clip, CLIP)["sha256"]
+        config["clip_sha256"] = clip_sha256(text, weights)
     with torch.no_grad():
         state = learned_state(network)
         if half:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from statistics import geometric_mean
@@ -25,7 +26,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 Photographs = Annotated[
-    Path, typer.Option(metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/.")
+    Path, typer.Option(metavar="DIR", help="Holds clean/*/, and streaks/*/ and pairs_train/.")
 ]
 Rate = Annotated[float, typer.Option("--lr", min=1e-7, help="Learning rate after the warm-up.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16/--no-bfloat16", help="Compute in bfloat16.")]
@@ -270,7 +271,8 @@ def train(
     data: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help="Holds clean/, and streaks/ and pairs_train/; or a paired set as published."
+            metavar="DIR",
+            help="Holds clean/*/, and streaks/*/ and pairs_train/; or a paired set as published.",
         ),
     ],
     out_dir: Annotated[
@@ -372,7 +374,7 @@ def train(
         config = replace(config, stages=(Stage(until=1.0, crop=crop, batch=batch),))
     try:
         run(config, data, out_dir)
-        if export is not None:
+        if export is not None and os.environ.get("RANK", "0") == "0":
             export_run(out_dir, export, weights=weights, half=half)
     except (CheckpointError, DataError, GrowthError) as error:
         raise SystemExit(str(error)) from None

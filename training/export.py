@@ -10,7 +10,7 @@ import torch
 
 from model.config import NetworkConfig
 from model.weights import build_network, export_network, parameter_count
-from training.train import load_averaged
+from training.train import check_clip, load_averaged
 
 
 def export_run(run: Path, folder: Path, *, weights: Path, half: bool = False) -> int:
@@ -24,9 +24,14 @@ def export_run(run: Path, folder: Path, *, weights: Path, half: bool = False) ->
 
     Returns:
         The number of parameters written.
+
+    Raises:
+        CheckpointError: that is another one.
     """
     saved: dict[str, Any] = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
-    network = build_network(NetworkConfig.from_dict(saved["architecture"]), weights, text=saved["text"])
+    architecture = NetworkConfig.from_dict(saved["architecture"])
+    check_clip(saved, architecture.text, weights)
+    network = build_network(architecture, weights, text=saved["text"])
     load_averaged(network, saved)
     settings = json.loads((run / "config.json").read_text())
     description = {

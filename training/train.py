@@ -27,11 +27,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.captioner import Captioner
-from model.checkpoint_folders import NETWORK, read_config
-from model.config import PRESETS, NetworkConfig
+from model.checkpoint_folders import NETWORK, CheckpointError, read_config
+from model.config import PRESETS, NetworkConfig, TextConfig
 from model.network import TVIDerain
 from model.prompts import Prompt
-from model.weights import build_network, read_state
+from model.weights import build_network, clip_sha256, read_state
 from training.captions import await_captions, caption_pairs, read_captions
 from training.descriptions import canonical
 from training.grow import grow
@@ -369,6 +369,7 @@ def train(
     average = [p.detach().clone() for p in learned]
     if last.exists():
         saved = torch.load(last, map_location=device, weights_only=True)
+        check_clip(saved, architecture.text, Path(config.weights))
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         average = [a.to(device) for a in saved["average"]]
@@ -376,6 +377,7 @@ def train(
     if rank == 0:
         (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
+    clip = clip_sha256(architecture.text, Path(config.weights)) if config.text else None
     names = [n for n, p in network.named_parameters() if p.requires_grad]
 
     def save() -> None:
@@ -384,6 +386,7 @@ def train(
             "seconds": seconds,
             "architecture": architecture.to_dict(),
             "text": config.text,
+            "clip_sha256": clip,
             "names": names,
             "network": network.state_dict(),
             "average": average,
@@ -586,8 +589,15 @@ def start(network: TVIDerain, source: Path) -> None:
 
 
 def averaged_state(saved: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The parameters of a `last.pt` by name: averaged where they have been learned."""
-    return {**saved["network"], **dict(zip(saved["names"], saved["average"], strict=True))}
+    """The averaged parameters of a `last.pt` by name; the frozen text tower is not among them."""
+    return dict(zip(saved["names"], saved["average"], strict=True))
+
+
+def check_clip(saved: Mapping[str, Any], text: TextConfig, weights: Path) -> None:
+    """Raises CheckpointError where a `last.pt` was trained with another compact CLIP than `weights` holds."""
+    trained_with = saved.get("clip_sha256")
+    if trained_with is not None and trained_with != clip_sha256(text, weights):
+        raise CheckpointError(f"the run was trained with another {text.clip} than the one in {weights}")
 
 
 def load_averaged(network: TVIDerain, saved: Mapping[str, Any]) -> None:

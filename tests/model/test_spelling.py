@@ -14,7 +14,7 @@ from model.checkpoint_folders import CheckpointError
 from model.prompts import Prompt
 from model.restorer import Restorer
 from model.spelling import WORDS, Speller, SpellingTokenizer
-from model.weights import load_clip
+from model.weights import VOCABULARY, load_clip
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -80,14 +80,22 @@ def test_no_more_words_than_may_fit_are_looked_at(spell: Speller) -> None:
     assert torch.equal(tokenizer(["feeble " * 60 + "drizle"]), tokenizer(["drizzle"]))
 
 
-def test_damaged_words_are_refused_with_their_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [WORDS, VOCABULARY])
+def test_damaged_words_and_vocabularies_are_refused_with_their_name(name: str, tmp_path: Path) -> None:
     shutil.copytree(WEIGHTS / "degradation-clip", tmp_path / "clip")
-    path = tmp_path / "clip" / WORDS
+    path = tmp_path / "clip" / name
     whole = path.read_bytes()
     for damaged in (whole[:900], whole[:900] + b"?" * 900 + whole[1800:], b"words", gzip.compress(b"{")):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=WORDS):
+        with pytest.raises(CheckpointError, match=name):
             load_clip(path.parent)
+
+
+def test_a_missing_vocabulary_is_refused_with_its_name(tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS / "degradation-clip", tmp_path / "clip")
+    (tmp_path / "clip" / VOCABULARY).unlink()
+    with pytest.raises(CheckpointError, match=VOCABULARY):
+        load_clip(tmp_path / "clip")
 
 
 def test_a_slip_changes_nothing_in_the_picture() -> None:

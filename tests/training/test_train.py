@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from app.checkpoints import inspect
+from app.image_headers import ImageLimits
+from app.images import decode
+from model.checkpoint_folders import CLIP, NETWORK, CheckpointError, read_config
 from model.config import PRESETS
 from model.network import TVIDerain
 from model.prompts import Prompt
 from model.restorer import Restorer
+from model.weights import load_network, read_state, write_checkpoint
 from training.export import export_run
-from training.scenes import DataError, TrainingData, held_out
-from training.train import Stage, TrainConfig, load_averaged, train
+from training.scenes import DataError, TrainingData, held_out, read_rgb
+from training.train import Stage, TrainConfig, averaged_state, load_averaged, train
 
 RUN = """
 import sys
@@ -135,6 +141,54 @@ def test_held_out_scenes_are_never_trained_on(data: Path) -> None:
 def test_missing_data_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="clean"):
         TrainingData(tmp_path)
+    (tmp_path / "clean").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "clean" / "not-in-a-set.png")
+    with pytest.raises(DataError, match="no photographs"):
+        TrainingData(tmp_path)
+    (tmp_path / "clean" / "some").mkdir()
+    for i in range(20):
+        (tmp_path / "clean" / "some" / f"{i}.png").write_bytes(b"rain")
+    with pytest.raises(DataError, match=r"clean/some/\d+\.png cannot be read"):
+        TrainingData(tmp_path)
+
+
+def test_photographs_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
+    grey = np.arange(6, dtype=np.uint16).reshape(2, 3) * 13107
+    Image.fromarray(grey).save(tmp_path / "sixteen.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray((grey // 257).astype(np.uint8)).save(tmp_path / "sideways.png", exif=exif)
+    upright = decode((tmp_path / "sideways.png").read_bytes(), ImageLimits(100))
+    assert read_rgb(tmp_path / "sixteen.png")[0].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert torch.equal(read_rgb(tmp_path / "sideways.png"), upright.pixels)
+
+
+def test_a_run_of_several_processes_is_exported_once_and_whole(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "degradation-clip").symlink_to(WEIGHTS / "degradation-clip")
+    started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = Path(sys.executable).parent / "derain"
+    options = ["--steps", "2", "--crop", "32", "--batch", "2", "--threads", "1"]
+    places = ["--data", str(data), "--out", str(tmp_path / "run"), "--export", str(tmp_path / "derained")]
+    subprocess.run([*started, str(command), "train", *options, *places], check=True, timeout=300)
+    saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert saved["step"] == 2
+    state = load_network(tmp_path / "derained", read_config(tmp_path / "derained", NETWORK)).state_dict()
+    assert all(torch.equal(state[name], average) for name, average in averaged_state(saved).items())
+
+
+def test_a_run_goes_on_with_the_clip_that_it_began_with_alone(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS / "degradation-clip", tmp_path / "degradation-clip")
+    stages = (Stage(until=1, crop=32, batch=2),)
+    config = TrainConfig(steps=1, weights=str(tmp_path), stages=stages)
+    train(config, data, tmp_path / "run")
+    path = tmp_path / "degradation-clip"
+    settings = read_config(path, CLIP)
+    state = {name: tensor + 0.01 for name, tensor in read_state(path, settings).items()}
+    write_checkpoint(path, CLIP, state, {k: v for k, v in settings.items() if k != "sha256"})
+    with pytest.raises(CheckpointError, match="another degradation-clip"):
+        train(replace(config, steps=2), data, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another degradation-clip"):
+        export_run(tmp_path / "run", tmp_path / "derained", weights=tmp_path)
 
 
 def test_schedule_warms_up_and_ends_at_the_final_rate() -> None:
