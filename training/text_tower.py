@@ -7,6 +7,7 @@ the sentences that it compares pictures with keep their embeddings.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,12 +114,16 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
     canonicals = [canonical(Attributes(*degradation)) for degradation in DEGRADATIONS]
     with torch.no_grad():
         kept = cast(Any, clip.model).encode_text(clip.tokenizer(canonicals), normalize=True).to(device)
-    vocabulary = (source / VOCABULARY).read_bytes()
-    if config.merges is not None:
-        with TemporaryDirectory() as temporary:
-            size = write_vocabulary(Path(temporary) / VOCABULARY, config.merges)
-            vocabulary = (Path(temporary) / VOCABULARY).read_bytes()
-            clip = with_vocabulary(clip, Path(temporary), size)
+    with TemporaryDirectory() as temporary:
+        vocabulary, words = Path(temporary) / VOCABULARY, Path(temporary) / WORDS
+        write_words(words)
+        if config.merges is None:
+            shutil.copy(source / VOCABULARY, vocabulary)
+            size = clip.settings["open_clip"]["text_cfg"]["vocab_size"]
+        else:
+            size = write_vocabulary(vocabulary, config.merges)
+        clip = with_vocabulary(clip, Path(temporary), size)
+        language = {path.name: path.read_bytes() for path in (vocabulary, words)}
     model = cast(Any, clip.model).to(device)
     ids = clip.tokenizer(canonicals).to(device)
     classifier = SentenceClassifier(model.train()).to(device)
@@ -156,8 +161,8 @@ def train_text_tower(config: TowerConfig, source: Path, folder: Path) -> Path:
         restore_embeddings(model.text_projection, classifier.eval().end_of_text(ids), kept)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / VOCABULARY).write_bytes(vocabulary)
-        write_words(folder / WORDS)
+        for name, content in language.items():
+            (folder / name).write_bytes(content)
         settings = {k: v for k, v in clip.settings.items() if k not in ("format", "kind", "sha256")}
         write_checkpoint(folder, CLIP, model.state_dict(), settings)
     return folder
