@@ -141,7 +141,7 @@ def soften(sample: Degraded, generator: Generator) -> None:
     layer = F.conv2d(layer, kernel[:, :, None, :], groups=batch)
     layer = F.conv2d(layer, kernel[:, :, :, None], groups=batch).transpose(0, 1) * gain
     sample.layer = torch.where(chosen, layer, sample.layer)
-    sample.density = sample.layer.mean((1, 2, 3))
+    sample.density = sample.density * torch.where(chosen, gain, 1).flatten()
     softened = (sample.hazy * (1 - sample.alpha) + sample.layer + sample.noise).clamp(0, 1)
     sample.rainy = torch.where(chosen, (softened * 255).round() / 255, sample.rainy)
 
@@ -212,6 +212,8 @@ def train_clip(config: ClipConfig, data_root: Path, folder: Path) -> Path:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data, held_out = TrainingData(data_root), TrainingData(data_root, validation=True)
+    if not held_out.photographs:
+        raise DataError(f"no scene of {data_root} is held out to measure with: it holds too few")
     if config.lock_text:
         clip = load_clip(folder)
         description = {k: clip.settings[k] for k in ("open_clip", "mean", "std")}
