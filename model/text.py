@@ -137,8 +137,9 @@ class TextEncoder(nn.Module):
     def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
         """Prompts -> token features (B, T, D): null token, degradation tokens, semantic tokens, padding.
 
-        T is at most the tower's context length (24 with the compact CLIP). Of what goes beyond it each
-        sentence keeps its beginning and its end-of-text token, which has read all of it.
+        T is at most the tower's context length (24 with the compact CLIP). Of what is longer the
+        beginning counts, each sentence by its first tokens and its end-of-text token; a caption has the room
+        that the degradation prompt leaves.
         """
         device = self.null.device
         sentences = [(p.degradation or "").strip() for p in prompts] + [
