@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.depth import LEVELS
-from model.perception import Perception
+from model.perception import DETAILS_FROM, Perception
 from model.prompts import PERHAPS_RAIN, SURELY_CLEAN, describe
 
 LOOK_SECONDS = 0.5
@@ -21,14 +21,6 @@ MEMORY_SECONDS = 2.0
 STAY = 0.2
 """Share of every average that is put on the words in force: others take their place only where they are
 likelier by `STAY / (1 - STAY)`, a quarter."""
-
-TOWARDS = {
-    "rain": {"rain": 1.0},
-    PERHAPS_RAIN: {"rain": 0.55, "clean": 0.45},
-    "clean": {"rain": 0.3, "clean": 0.7},
-    SURELY_CLEAN: {"clean": 1.0},
-}
-"""The types that the average leans towards, by what is named: the middle of where it is named."""
 
 GRID = 8
 """To find where scenes begin, pictures are compared by the mean colours of so many fields squared."""
@@ -89,10 +81,17 @@ class SteadyPrompt:
         types, densities, directions = self._average
         kind, density, direction = self._words
         return self._perception.degradation(
-            _leaning(types, TOWARDS[kind]),
+            _leaning(types, self._types_of(kind)),
             _leaning(densities, {density: 1.0}),
             _leaning(directions, {direction: 1.0}),
         )
+
+    def _types_of(self, kind: str) -> Scores:
+        """The types that the average leans towards by what is named: the middle of where it is named."""
+        rain_from, clean_below = self._perception.rain_from, self._perception.clean_below
+        between = {PERHAPS_RAIN: (rain_from + DETAILS_FROM) / 2, "clean": (clean_below + rain_from) / 2}
+        rain = between.get(kind, 0.0 if kind == SURELY_CLEAN else 1.0)
+        return {"rain": rain, "clean": 1 - rain}
 
 
 def _blend(scores: Scores, others: Scores, weight: float) -> Scores:
