@@ -38,8 +38,7 @@ class RainRecipe:
     light: float = 0.28
     heavy: float = 0.26
     layered: float = 0.38
-    """Share of clean negatives, of light and heavy procedural rain, and of given layers (real or
-    rendered).
+    """Clean negatives, light and heavy procedural rain, and given layers (real or rendered), in proportion.
     """
     blurred_noise: float = 0.7
     """Share of the procedural layers that are noise blurred along a line; the others are single strokes."""
@@ -464,7 +463,8 @@ def synthesise(clean: Tensor, given: Tensor, recipe: RainRecipe, generator: Gene
     def share(probability: float | Tensor) -> Tensor:
         return torch.rand(batch, generator=generator, device=device) < probability
 
-    kind = torch.rand(batch, generator=generator, device=device)
+    whole = recipe.clean + recipe.light + recipe.heavy + recipe.layered
+    kind = torch.rand(batch, generator=generator, device=device) * whole
     heavy = (kind >= recipe.clean + recipe.light) & (kind < recipe.clean + recipe.light + recipe.heavy)
     light = (kind >= recipe.clean) & (kind < recipe.clean + recipe.light)
     layered = kind >= recipe.clean + recipe.light + recipe.heavy
