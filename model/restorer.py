@@ -120,10 +120,13 @@ class Restorer:
         Raises:
             CheckpointError: missing, damaged or not of the expected format.
             ValueError: a precision that is not known.
+            RuntimeError: a device that is not there.
         """
         config = read_config(folder, NETWORK)
         network = load_network(folder, config)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        if where.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no GPU")  # without CUDA built in it would fail an assertion
         dtype = choose_precision(precision, where)
         perceiver = config.get("perception", network.config.text.clip)
         try:

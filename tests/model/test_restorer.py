@@ -237,6 +237,12 @@ def test_misuse_is_refused(shipped: Restorer, rainy: Tensor):
         shipped.restore([], [])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(weights: Path):
+    with pytest.raises(RuntimeError, match="no GPU"):
+        Restorer.from_checkpoint(weights / "tvi-derain-s", device="cuda")
+
+
 def test_encoded_prompts_are_cached(own: Restorer, rainy: Tensor):
     image = rainy[:, :16, :16]
     own.restore([image], [HEAVY])
