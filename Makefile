@@ -1,5 +1,5 @@
 # `make serve` and `make test` need make and Python >= 3.11 with venv, nothing else; on Debian, as root, `make test`
-# installs Prometheus and Chromium too, for the tests that need them.
+# installs Prometheus, nginx and Chromium too, for the tests that need them.
 PYTHON ?= python3
 HOST ?= 0.0.0.0
 PORT ?= 8000

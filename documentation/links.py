@@ -2,8 +2,9 @@
 
 import posixpath
 import re
+from fnmatch import fnmatch
 
-from documentation.repository_pages import PAGES, ROOT
+from documentation.repository_pages import CARDS, PAGES, ROOT
 
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -25,8 +26,9 @@ def on_site(markdown: str, page: str) -> str:
 
     def resolved(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, link["path"]))
-        if path in PAGES or path.startswith(DOCS):
-            target = PAGES.get(path, path.removeprefix(DOCS))
+        page_of = "weights.md" if fnmatch(path, CARDS) else PAGES.get(path)
+        if page_of is not None or path.startswith(DOCS):
+            target = page_of or path.removeprefix(DOCS)
             target = posixpath.relpath(target, posixpath.dirname(page) or ".")
             return f"[{link['text']}]({target}{link['anchor'] or ''})"
         if not path.startswith("..") and (ROOT / path).exists():
