@@ -167,6 +167,11 @@ def test_drawings_are_parts_of_their_pages_and_say_what_they_show(site: Path) ->
         ),
         ("contributing.md", "[a](docs/decisions/index.md)", "[a](decisions/index.md)"),
         ("results.md", "[a](../docs/gpu.md)", "[a](gpu.md)"),
+        (
+            "decisions/0005-compact-clip.md",
+            "[a](../../weights/degradation-clip/README.md)",
+            "[a](../weights.md)",
+        ),
         ("tutorial.md", "[the code](../app/main.py)", "the code (`app/main.py`)"),
         ("tutorial.md", "[a](../no/such/file.py)", "[a](../no/such/file.py)"),
         ("tutorial.md", "[a](https://example.com/x)", "[a](https://example.com/x)"),
