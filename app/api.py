@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from app.admission import Ticket
 from app.answers import ANSWERS, JSON, check_answerable, choose_answer, render
+from app.batching import DeadlineError
 from app.errors import ProblemError, bad_field
 from app.forms import BodyLimits, Submission, read_submission
 from app.negotiation import Accept
@@ -89,7 +90,7 @@ async def derain(
     with pipeline.admission.admit(
         wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
     ) as ticket:
-        submission = await _read(request, pipeline, ticket, frozenset(DerainOptions.model_fields))
+        submission = await _read(request, pipeline, ticket, deadline, frozenset(DerainOptions.model_fields))
         pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
         options = _merge(options, submission)
         pipeline.check_texts(prompt=options.prompt, caption=options.caption)
@@ -136,7 +137,7 @@ async def perceive(
     with pipeline.admission.admit(
         wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
     ) as ticket:
-        submission = await _read(request, pipeline, ticket, frozenset(PerceiveOptions.model_fields))
+        submission = await _read(request, pipeline, ticket, deadline, frozenset(PerceiveOptions.model_fields))
         options = _merge(options, submission)
         if len(submission.images) > 1:
             raise bad_field("image", "is given more than once: one image is perceived at a time")
@@ -222,20 +223,24 @@ def _merge(options: Options, submission: Submission) -> Options:
 
 
 async def _read(
-    request: Request, pipeline: Pipeline, ticket: Ticket, text_fields: frozenset[str]
+    request: Request, pipeline: Pipeline, ticket: Ticket, deadline: Deadline, text_fields: frozenset[str]
 ) -> Submission:
     settings = pipeline.settings
     trace = current.get()
     with trace.span("receive"):
-        submission = await read_submission(
-            content_type=request.headers.get("content-type"),
-            content_encoding=request.headers.get("content-encoding"),
-            content_length=_content_length(request),
-            chunks=request.stream(),
-            limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
-            text_fields=text_fields,
-            hold_bytes=ticket.add_bytes,
-        )
+        try:
+            async with asyncio.timeout(deadline.left):
+                submission = await read_submission(
+                    content_type=request.headers.get("content-type"),
+                    content_encoding=request.headers.get("content-encoding"),
+                    content_length=_content_length(request),
+                    chunks=request.stream(),
+                    limits=BodyLimits(settings.max_body_bytes, settings.max_image_bytes, settings.max_images),
+                    text_fields=text_fields,
+                    hold_bytes=ticket.add_bytes,
+                )
+        except TimeoutError as error:
+            raise DeadlineError(f"the body has not come within {deadline.seconds:g} seconds") from error
     trace.images = len(submission.images)
     return submission
 

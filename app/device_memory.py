@@ -15,11 +15,14 @@ def device_memory(device: torch.device) -> dict[str, int]:
     PyTorch keeps for what comes next.
 
     Whatever is no GPU with memory of its own shares the host's: there what is allocated is the process's
-    resident memory. Empty where the host does not tell (no Linux).
+    resident memory. Empty where the host does not tell (no Linux), and where the device has failed.
     """
     if device.type != "cuda":
         return host_memory()
-    free, total = torch.cuda.mem_get_info(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # it has failed: what else is told of the process matters the more
+        return {}
     return {
         "allocated": torch.cuda.memory_allocated(device),
         "reserved": torch.cuda.memory_reserved(device),

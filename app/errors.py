@@ -1,5 +1,6 @@
 """RFC 9457 problem details: the one shape of every error that the service answers with."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +25,8 @@ from app.formats import (
 from app.schemas import FieldError, Limit, ProblemDetails
 from app.tracing import current
 from app.worker import DeviceFailedError, RestorationError
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -130,7 +133,7 @@ def internal_problem() -> ProblemError:
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """The answer that an exception of the service's own layers stands for."""
+    """The answer that an exception of the service's own layers stands for; any other is logged."""
     match error:
         case ProblemError():
             return error
@@ -167,6 +170,8 @@ def problem_of(error: Exception) -> ProblemError:
         case HTTPException():
             return _http_problem(error)
         case _:
+            logger.error("the request failed", exc_info=error)
+            current.get().error = error
             return internal_problem()
 
 

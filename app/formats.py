@@ -9,8 +9,8 @@ class ImageFormat:
 
     `pillow_names` are Pillow's names of the readers that may open it, the first of them writes it. `max_side`
     is the longest side in pixels that the format can hold. `suffixes` are the endings of its file names, the
-    first of them that of files which are made. `holds_sixteen_bits`: samples of 16 bits are read and written.
-    `encoder_bytes` are those a pixel that writing it takes beyond what an image holds anyway.
+    first of them that of files which are made. `encoder_bytes` are those a pixel that writing it takes beyond
+    what an image holds anyway.
     """
 
     name: str
@@ -19,7 +19,6 @@ class ImageFormat:
     pillow_names: tuple[str, ...]
     max_side: int
     holds_alpha: bool
-    holds_sixteen_bits: bool = False
     encoder_bytes: int = 0
 
     @property
@@ -29,14 +28,10 @@ class ImageFormat:
 
 
 JPEG = ImageFormat("jpeg", "image/jpeg", (".jpg", ".jpeg", ".jpe"), ("JPEG", "MPO"), 65500, holds_alpha=False)
-PNG = ImageFormat(
-    "png", "image/png", (".png",), ("PNG",), 2**31 - 1, holds_alpha=True, holds_sixteen_bits=True
-)
+PNG = ImageFormat("png", "image/png", (".png",), ("PNG",), 2**31 - 1, holds_alpha=True)
 WEBP = ImageFormat("webp", "image/webp", (".webp",), ("WEBP",), 16383, holds_alpha=True)
 BMP = ImageFormat("bmp", "image/bmp", (".bmp",), ("BMP",), 2**31 - 1, holds_alpha=False)
-TIFF = ImageFormat(
-    "tiff", "image/tiff", (".tif", ".tiff"), ("TIFF",), 2**31 - 1, holds_alpha=True, holds_sixteen_bits=True
-)
+TIFF = ImageFormat("tiff", "image/tiff", (".tif", ".tiff"), ("TIFF",), 2**31 - 1, holds_alpha=True)
 AVIF = ImageFormat("avif", "image/avif", (".avif",), ("AVIF",), 65535, holds_alpha=True, encoder_bytes=44)
 HEIC = ImageFormat(
     "heic", "image/heic", (".heic", ".heif", ".hif"), ("HEIF",), 16384, holds_alpha=True, encoder_bytes=44

@@ -42,6 +42,9 @@ AVIF_PICTURES = 4
 MAX_DIRECTORIES = 32
 """Of a TIFF, that are looked at for a second page."""
 
+MAX_TAGS = 1024
+"""That a directory of a TIFF may have. Directories may overlap, so small files could hold many long ones."""
+
 COMPANIONS = 0b101
 """Bits of a TIFF's NewSubfileType: the directory holds a smaller version or a mask of another image."""
 
@@ -180,9 +183,7 @@ def _declared_sizes(data: bytes) -> list[tuple[int, int]]:
     while offset + 8 <= len(data):
         size = int.from_bytes(data[offset : offset + 4], "big")
         if data[offset + 4 : offset + 8] == b"meta":
-            extents = re.finditer(
-                rb"\0\0\0\x14ispe\0{4}(.{4})(.{4})", data[offset : offset + size], re.DOTALL
-            )
+            extents = EXTENT.finditer(data, offset, offset + size)
             return [(int.from_bytes(one[1], "big"), int.from_bytes(one[2], "big")) for one in extents]
         if size < 8:
             break
@@ -203,7 +204,7 @@ class TiffDirectories:
         try:
             self._first_place = int(self._new().next)
             self.first = self._load(self._first_place)
-        except MemoryError:
+        except (MemoryError, UndecodableImageError):
             raise
         except Exception as error:
             raise UndecodableImageError("the tiff header cannot be read") from error
@@ -241,7 +242,7 @@ class TiffDirectories:
         values = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
         try:
             return tuple(int(one) for one in values)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise UndecodableImageError(f"the tiff's tag {tag} is broken") from error
 
     def _new(self) -> ImageFileDirectory_v2:
@@ -250,6 +251,10 @@ class TiffDirectories:
 
     def _load(self, place: int) -> ImageFileDirectory_v2:
         directory = self._new()
+        self._source.seek(place)
+        count = self._source.read(8 if cast(Any, directory)._bigtiff else 2)
+        if int.from_bytes(count, "little" if cast(Any, directory)._endian == "<" else "big") > MAX_TAGS:
+            raise UndecodableImageError(f"a directory of the tiff has more than {MAX_TAGS} tags")
         self._source.seek(place)
         directory.load(self._source)
         return directory

@@ -1,6 +1,7 @@
 """What a request passes through between HTTP and the device: decode, perceive, queue, restore, encode."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -23,11 +24,21 @@ from app.metrics import PROMPTS, Metrics
 from app.schemas import Limit
 from app.settings import WORKING_BYTES_PER_PIXEL, Settings
 from app.tracing import Trace, Tracing, current
-from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
+from app.worker import (
+    DeviceFailedError,
+    DeviceWorker,
+    Job,
+    RestorationEntry,
+    RestorationQueue,
+    Restored,
+    compute_alone,
+)
 from model.captioner import Captioner
 from model.perception import Perceived
 from model.prompts import Prompt
 from model.restorer import Restorer
+
+logger = logging.getLogger(__name__)
 
 READ_AT_ONCE_BYTES = 1024 * 1024
 """Encoded bytes of which the event loop reads the headers itself: it takes less time than waking a thread."""
@@ -387,7 +398,23 @@ class Pipeline:
 
     def _perceive(self, restorer: Restorer, photograph: Photograph) -> Perceived:
         with current.get().span("perceive"):
-            return restorer.perceive(photograph.pixels)
+            return self._on_device(restorer, lambda: restorer.perceive(photograph.pixels))
+
+    def _on_device(self, restorer: Restorer, look: Callable[[], Value]) -> Value:
+        """What looking at an image gives, which takes place on the device as well.
+
+        Raises:
+            DeviceFailedError: the device has failed; nothing more is taken.
+        """
+        try:
+            return look()
+        except Exception as error:
+            if restorer.healthy():
+                raise
+            reason = f"the device has failed: {error}"
+            logger.critical("the device has failed", exc_info=error)
+            self._workers[0].give_up(reason)
+            raise DeviceFailedError(reason) from error
 
     def _prepare(self, order: Order, index: int, restorer: Restorer) -> _Prepared:
         trace = current.get()
@@ -407,11 +434,12 @@ class Pipeline:
                     if order.perceive:
                         prompt = order.perceive(photograph.pixels)
                     else:
-                        perception = restorer.perceive(photograph.pixels)
+                        perception = self._on_device(restorer, lambda: restorer.perceive(photograph.pixels))
                         prompt = perception.prompt
-            if caption is None and self.captioner is not None:
+            if caption is None and (captioner := self.captioner) is not None:
                 with stage.span("caption"):
-                    caption = self.captioner.caption(photograph.pixels) or None
+                    said = self._on_device(restorer, lambda: captioner.caption(photograph.pixels))
+                    caption = said or None
         self.metrics.observe_stage("decode", stage.seconds, trace.exemplar)
         return _Prepared(photograph, number, image_format, prompt, caption, perception, seconds=stage.seconds)
 

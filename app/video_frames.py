@@ -22,7 +22,6 @@ SCALING = int(
 there and back is off by 1.2 levels (root mean square), by this one 0.2."""
 
 BT709 = 1
-UNSPECIFIED = 2
 MATRICES = {
     BT709: Colorspace.ITU709,
     4: Colorspace.FCC,

@@ -162,7 +162,7 @@ class DeviceWorker:
                 pass
         except BaseException as error:
             logger.critical("the device thread dies", exc_info=error)
-            self._give_up(f"the device thread died of {error!r}")
+            self.give_up(f"the device thread died of {error!r}")
         finally:
             self._ended.set()
 
@@ -170,11 +170,11 @@ class DeviceWorker:
         while not self._ended.wait(min(1.0, self._hang_seconds / 4)):
             began = self._step_at
             if began is not None and time.monotonic() - began > self._hang_seconds:
-                self._give_up(f"a run of the network has not ended in {self._hang_seconds:g} seconds")
+                self.give_up(f"a run of the network has not ended in {self._hang_seconds:g} seconds")
                 return
 
-    def _give_up(self, reason: str) -> None:
-        """Fail all that is running or waits, and say so."""
+    def give_up(self, reason: str) -> None:
+        """Fail all that is running or waits, and say so: the device does not work any more."""
         with self._lock:
             if self._failed:
                 return
@@ -254,7 +254,7 @@ class DeviceWorker:
                 logger.warning("out of memory: batches now hold at most %d pixels", self._queue.batch_pixels)
             elif not self._networks[key.model].healthy():
                 logger.critical("the device has failed", exc_info=error)
-                self._give_up(f"the device has failed: {error}")
+                self.give_up(f"the device has failed: {error}")
                 return
             if len(entries) == 1:
                 logger.error("restoration failed", exc_info=error, extra={"trace": spans[0].trace})

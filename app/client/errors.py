@@ -87,18 +87,33 @@ def problem_of(response: httpx.Response, body: bytes, retry_after: float | None)
     except ValueError:
         members = None
     problem = cast(dict[str, Any], members) if isinstance(members, dict) else {}
-    limit = problem.get("limit")
     return DerainError(
         str(problem.get("detail") or body[:QUOTED].decode("utf-8", "replace")),
         status=response.status_code,
         type=str(problem.get("type", "about:blank")),
         title=str(problem.get("title", response.reason_phrase)),
-        limit=Limit(limit["name"], limit["max"], limit.get("actual")) if limit else None,
+        limit=_limit(problem.get("limit")),
         image=problem.get("image"),
-        errors=tuple(FieldProblem(one["field"], one["message"]) for one in problem.get("errors", ())),
+        errors=_field_problems(problem.get("errors")),
         request_id=response.headers.get("x-request-id"),
         retry_after=retry_after,
     )
+
+
+def _limit(member: Any) -> Limit | None:
+    """None where it is not as the service tells one: a gateway in between has JSON of its own."""
+    try:
+        return Limit(member["name"], member["max"], member.get("actual"))
+    except (TypeError, KeyError, AttributeError):
+        return None
+
+
+def _field_problems(member: Any) -> tuple[FieldProblem, ...]:
+    """The same."""
+    try:
+        return tuple(FieldProblem(one["field"], one["message"]) for one in member)
+    except (TypeError, KeyError):
+        return ()
 
 
 def foreign(response: httpx.Response) -> DerainError:

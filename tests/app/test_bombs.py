@@ -1,18 +1,23 @@
 """Small files that ask for much memory. Were these wrong, some kilobytes would end the service."""
 
 import json
+import math
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from app.formats import UndecodableImageError
+from app.image_headers import ImageLimits, read_header
 from tests.app.bombs import MIB, chunk, ispe, png, tiff, webp, zeros
 
 ROOM = 24 * MIB
@@ -143,3 +148,35 @@ def test_a_picture_that_is_far_larger_than_its_box_says_is_not_decoded(
     ways: dict[str, dict[str, Any]] = {"AVIF": {"speed": 10}, "HEIF": {"enc_params": {"preset": "ultrafast"}}}
     bombs = {kind: ispe(save(large, kind, **options), 64, 64) for kind, options in ways.items()}
     measure(tmp_path, bombs, [save(small, kind, **options) for kind, options in ways.items()])
+
+
+def directory(tags: list[tuple[int, int, bytes]], then: int = 0) -> bytes:
+    """Of a TIFF of little endian: tag, type and four bytes of each."""
+    entries = b"".join(struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in tags)
+    return struct.pack("<H", len(tags)) + entries + struct.pack("<I", then)
+
+
+def test_long_directories_of_a_tiff_are_not_read() -> None:
+    """They may overlap: less than a megabyte of them would keep the event loop for seconds."""
+    size = [(tag, 3, struct.pack("<HH", 8, 0)) for tag in (256, 257)]
+    many = [(tag, 3, bytes(4)) for tag in range(1, 2000)]
+    for tags, then in ((many, b""), (size, directory(many))):
+        made = (
+            b"II*\0" + struct.pack("<I", 8) + directory(tags, 8 + len(directory(tags)) if then else 0) + then
+        )
+        with pytest.raises(UndecodableImageError, match="more than 1024 tags"):
+            read_header(made, ImageLimits(10**6))
+
+
+@pytest.mark.parametrize(("byteorder", "bigtiff"), [("<", False), (">", False), ("<", True)])
+def test_tiffs_of_all_kinds_are_read_all_the_same(byteorder: Any, bigtiff: bool) -> None:
+    file = BytesIO()
+    tifffile.imwrite(file, np.zeros((8, 9, 3), np.uint8), byteorder=byteorder, bigtiff=bigtiff)
+    header = read_header(file.getvalue(), ImageLimits(10**6))
+    assert (header.width, header.height) == (9, 8)
+
+
+def test_an_endless_tiff_is_refused() -> None:
+    size = [(256, 11, struct.pack("<f", math.inf)), (257, 3, struct.pack("<HH", 8, 0))]
+    with pytest.raises(UndecodableImageError, match="tag 256"):
+        read_header(b"II*\0" + struct.pack("<I", 8) + directory(size), ImageLimits(10**6))

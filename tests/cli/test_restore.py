@@ -169,6 +169,23 @@ def test_the_network_gets_batches_while_files_are_read_and_written(
     assert max(batches) > 1
 
 
+def test_a_device_that_fails_is_told_of_every_file(
+    tmp_path: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    for seed in range(8):
+        draw(tmp_path / f"{seed}.png", 64, 64, seed)
+    monkeypatch.setattr(restorer, "restore", fail)
+    monkeypatch.setattr(restorer, "healthy", lambda: False)
+    inputs = plan(find_inputs([str(tmp_path)]), tmp_path / "out").ready
+    order = Order(prompt=PROMPT, limits=ImageLimits(10**8))
+    outcomes = list(Restoration(restorer, order, jobs=1).run(inputs))
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 8
+    assert all("device" in (outcome.error or "") for outcome in outcomes)
+
+
 def test_large_photographs_are_not_all_held_at_once(
     tmp_path: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,17 @@ def test_the_answer_of_a_proxy_is_told_as_it_is() -> None:
             derain.ready()
 
 
+@pytest.mark.parametrize(
+    "members", ['{"limit": 100}', '{"limit": {"max": 3}}', '{"errors": null}', '{"errors": ["x"]}', "[1]"]
+)
+def test_json_of_a_gateway_is_an_error_like_any_other(members: str) -> None:
+    body = members.encode()
+    answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with talking(answer) as gateway, Derain(gateway) as derain, pytest.raises(DerainError) as caught:
+        derain.models()
+    assert (caught.value.status, caught.value.limit, caught.value.errors) == (403, None, ())
+
+
 def test_a_page_is_not_taken_for_a_restored_image(tmp_path: Path, photos: list[Path]) -> None:
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 14\r\n\r\n<h1>Login</h1>"
     with talking(page) as portal, Derain(portal) as derain:

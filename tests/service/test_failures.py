@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.failing import BREAKS, FULL, HANGS
+from tests.service.failing import BLINDING, BREAKS, FULL, HANGS
 from tests.service.test_lifecycle import Process, process
 
 FAILING = "tests.service.failing:create_app"
@@ -59,6 +59,16 @@ def test_a_device_that_does_not_work_any_more_ends_the_process_and_nobody_waits_
         assert service.wait() == os.EX_SOFTWARE
         said = "".join(service.said)
         assert re.search(r"CRITICAL app\.main: .*: the process ends", said)
+
+
+def test_a_device_that_fails_while_a_picture_is_looked_at_ends_the_process_too(
+    make_image: Make, encode: Encode
+) -> None:
+    with process(FAILING) as service:
+        image = encode(make_image(1, *BLINDING))
+        answer = httpx.post(f"{service.url()}/derain", files={"image": image}, timeout=60)
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:derain:problem:device-failed")
+        assert service.wait() == os.EX_SOFTWARE
 
 
 def test_where_memory_does_not_suffice_everybody_gets_the_same_picture(

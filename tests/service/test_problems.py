@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from app.errors import ImageProblemError, problem_of
 from app.main import create_app
 from app.settings import MIB, Settings
 
@@ -287,3 +288,13 @@ def test_a_fault_of_the_service_tells_nothing_but_where_to_look(
         response = httpx.get(f"{url}/broken", headers={"X-Request-ID": "mine"})
         assert problem(response, 500)["instance"] == "urn:derain:request:mine"
         assert "inside" not in response.text
+
+
+def test_a_fault_of_the_service_with_one_of_several_images_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answer says that the log tells more."""
+    fault = KeyError("what nobody expected")
+    problem = problem_of(ImageProblemError(1, 3, fault))
+    assert (problem.status, problem.image) == (500, 2)
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [fault]

@@ -143,6 +143,15 @@ class TestBodies:
             assert 0.9 * DEADLINE <= seconds < DEADLINE + 1
             self.check_refusal(connection, "body_deadline_seconds")
 
+    def test_one_that_comes_later_than_its_client_waits_is_not_awaited(self, url: str) -> None:
+        patient = head(100_000_000).replace(b"\r\n\r\n", b"\r\nX-Request-Timeout: 0.8\r\n\r\n")
+        with Connection(url) as connection:
+            connection.send(patient)
+            seconds = connection.dribble(b"x" * 1_000_000, every=0.05, size=500)
+            assert seconds < DEADLINE - 1
+            status, _, body = connection.answer()
+        assert (status, json.loads(body)["type"]) == (504, "urn:derain:problem:deadline-passed")
+
     def test_an_honest_slow_upload_is_served(self, url: str, make_image: Make, encode: Encode) -> None:
         data = encode(make_image(1, 40, 30))
         with Connection(url) as connection:
