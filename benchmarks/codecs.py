@@ -78,9 +78,9 @@ def encoders(image: Image.Image) -> Iterator[tuple[str, list[Case]]]:
     for level_of_zlib, row_filter in ((1, "up"), (1, "avg"), (2, "paeth")):
         vips = cast(Any, pyvips).Image
         lines = vips.new_from_memory(samples.tobytes(), image.width, image.height, 3, "uchar")
-        options = {"compression": level_of_zlib, "filter": row_filter}
+        how = {"compression": level_of_zlib, "filter": row_filter}
         name = f"libvips, level {level_of_zlib}, {row_filter}"
-        png.append((name, partial(lines.write_to_buffer, ".png", **options)))
+        png.append((name, partial(lines.write_to_buffer, ".png", **how)))
     yield "png", png
 
     jpeg: list[Case] = [
@@ -174,7 +174,7 @@ def measure(cases: list[Case], pixels: int, repeats: int) -> list[dict[str, Any]
 
 
 def main(
-    megapixels: Annotated[str, typer.Option(help="Sizes of the photograph, separated by commas.")] = "0.5,6",
+    megapixels: Annotated[str, typer.Option(help="Sizes of the photograph, separated by commas.")] = "0.5,4",
     repeats: Annotated[int, typer.Option(help="Rounds over all ways of one format.")] = 3,
     output: Annotated[Path | None, typer.Option(help="Where the figures go as JSON.")] = None,
 ) -> None:
