@@ -55,6 +55,12 @@ class Ticket:
         self._admission.forget_pixels(self._pixels)
         self._pixels = 0
 
+    def keep_bytes(self, count: int) -> None:
+        """Give back all bytes but so many, or keep what there is."""
+        kept = min(count, self._bytes)
+        self._admission.release_bytes(self._bytes - kept)
+        self._bytes = kept
+
     def release(self) -> None:
         """Give everything back."""
         self.drop_images()

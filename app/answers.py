@@ -10,6 +10,7 @@ from io import BytesIO
 from urllib.parse import quote
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app import heic
 from app.errors import ProblemError
@@ -20,6 +21,9 @@ from app.schemas import DerainResponse, RestoredImage, Scores, Timings
 
 JSON = "application/json"
 ZIP = "application/zip"
+PIECE_BYTES = 256 * 1024
+"""Of an answer, that are handed over at a time."""
+
 ANSWERS = (*(image_format.media_type for image_format in FORMATS.values()), JSON, ZIP)
 
 
@@ -65,6 +69,19 @@ def choose_answer(accept: Accept, encoded: Sequence[bytes], asked: str | None) -
     if best in (JSON, ZIP):
         return Answer(best, formats)
     return Answer(None, [image_format])
+
+
+class PacedResponse(Response):
+    """A response that is sent in pieces, each once the client has read most of those before: it is over when
+    its client has it, and what it holds can be given back then."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, max(1, len(self.body)), PIECE_BYTES):
+            end = start + PIECE_BYTES
+            piece = bytes(self.body[start:end])
+            await send({"type": "http.response.body", "body": piece, "more_body": end < len(self.body)})
 
 
 def render(
@@ -125,7 +142,7 @@ def render(
     }
     if outcome.perception is not None:
         headers["X-Derain-Perception"] = Scores.model_validate(outcome.perception).model_dump_json()
-    return Response(
+    return PacedResponse(
         content,
         media_type=answer.container or outcome.files[0].image_format.media_type,
         headers=headers,

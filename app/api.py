@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import ExitStack
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -43,6 +44,15 @@ async def _pipeline(request: Request) -> Pipeline:  # a plain function would be 
 
 PipelineDependency = Annotated[Pipeline, Depends(_pipeline)]
 
+
+async def _held() -> AsyncGenerator[ExitStack]:
+    with ExitStack() as held:
+        yield held
+
+
+Held = Annotated[ExitStack, Depends(_held)]
+"""What is given back once the answer is sent, or the request has failed."""
+
 RequestTimeout = Annotated[
     float | None,
     Header(
@@ -78,6 +88,7 @@ async def derain(
     request: Request,
     pipeline: PipelineDependency,
     options: Annotated[DerainOptions, Query()],
+    held: Held,
     patience: RequestTimeout = None,
 ) -> Response:
     """Send the image itself as the body and the options as query parameters, or all as
@@ -87,35 +98,39 @@ async def derain(
     pipeline.check_texts(prompt=options.prompt, caption=options.caption)
     pipeline.restorer(options.model)
     deadline = _deadline(request, pipeline, patience)
-    with pipeline.admission.admit(
-        wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
-    ) as ticket:
-        submission = await _read(request, pipeline, ticket, deadline, frozenset(DerainOptions.model_fields))
-        pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
-        options = _merge(options, submission)
-        pipeline.check_texts(prompt=options.prompt, caption=options.caption)
-        restorer = pipeline.restorer(options.model)
-        answer = choose_answer(accept, submission.images, options.format)
-        order = Order(
-            images=submission.images,
-            formats=answer.formats,
-            prompt=options.prompt,
-            caption=options.caption,
-            model=restorer.name,
-            keep_metadata=options.metadata != "drop",
+    ticket = held.enter_context(
+        pipeline.admission.admit(
+            wait_seconds=deadline.left, expected_bytes=_expected_bytes(request, pipeline)
         )
-        outcome = await _unless_disconnected(request, pipeline.restore(order, ticket, deadline))
-        write = partial(
-            render,
-            answer,
-            outcome,
-            model=restorer.name,
-            filenames=submission.filenames,
-            request_id=request.state.request_id,
-            started=request.state.started,
-        )
-        # a bare image is written already; a container takes a while
-        return write() if answer.container is None else await pipeline.run(write)
+    )
+    submission = await _read(request, pipeline, ticket, deadline, frozenset(DerainOptions.model_fields))
+    pipeline.metrics.observe_stage("read", time.perf_counter() - request.state.started)
+    options = _merge(options, submission)
+    pipeline.check_texts(prompt=options.prompt, caption=options.caption)
+    restorer = pipeline.restorer(options.model)
+    answer = choose_answer(accept, submission.images, options.format)
+    order = Order(
+        images=submission.images,
+        formats=answer.formats,
+        prompt=options.prompt,
+        caption=options.caption,
+        model=restorer.name,
+        keep_metadata=options.metadata != "drop",
+    )
+    outcome = await _unless_disconnected(request, pipeline.restore(order, ticket, deadline))
+    write = partial(
+        render,
+        answer,
+        outcome,
+        model=restorer.name,
+        filenames=submission.filenames,
+        request_id=request.state.request_id,
+        started=request.state.started,
+    )
+    # a bare image is written already; a container takes a while
+    response = write() if answer.container is None else await pipeline.run(write)
+    ticket.keep_bytes(len(response.body))
+    return response
 
 
 @router.post(

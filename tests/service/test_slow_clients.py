@@ -2,6 +2,7 @@
 service's memory and places for as long as they like, with next to no effort."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -34,9 +36,13 @@ LINGER = 2.5
 class Connection:
     """A raw connection to a service."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, receive_buffer: int | None = None) -> None:
         address = urlsplit(url)
-        self.socket = socket.create_connection((address.hostname, address.port), timeout=30)
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(30)
+        self.socket.connect((address.hostname, address.port))
         self.opened = time.monotonic()
 
     def __enter__(self) -> "Connection":
@@ -170,6 +176,25 @@ class TestBodies:
         assert httpx.post(f"{url}/derain", files={"image": data}, timeout=120).status_code == 200
         if time.monotonic() - started < PATIENCE:
             pytest.skip("this machine is too fast for the test")
+
+    def test_what_a_client_has_not_read_is_counted(self, url: str, encode: Encode) -> None:
+        """Else as many answers as there are slow readers would lie in memory, beside all that is taken on."""
+        noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
+        data = encode(Image.fromarray(noise))
+        request = head(len(data)).replace(b"/derain", b"/derain?prompt=leave+it+unchanged")
+        held = re.compile(r"^derain_inflight_bytes (\S+)$", re.MULTILINE)
+
+        def in_flight() -> float:
+            return float(held.findall(httpx.get(f"{url}/metrics").text)[0])
+
+        with Connection(url, receive_buffer=4096) as connection:
+            connection.send(request + data)
+            assert connection.socket.recv(9) == b"HTTP/1.1 "
+            assert in_flight() > 1_000_000, "nothing is held, though most of the answer is not read yet"
+            received = 9
+            while received < len(data):
+                received += len(connection.socket.recv(1_000_000))
+            assert in_flight() == 0
 
     def test_afterwards_nothing_is_held(self, url: str) -> None:
         nothing = "derain_inflight_bytes 0.0"
