@@ -72,9 +72,7 @@ def run(data: Path, out: Path, text: str, steps: int = 8) -> subprocess.Popen[by
 
 @pytest.mark.parametrize("text", ["null", "text"])
 def test_killed_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path, text: str) -> None:
-    whole = run(data, tmp_path / "whole", text)
-    assert whole.wait() == 0, whole.stderr and whole.stderr.read().decode()
-
+    whole = run(data, tmp_path / "whole", text)  # beside the other
     broken = run(data, tmp_path / "broken", text)
     last = tmp_path / "broken" / "last.pt"
     deadline = time.monotonic() + 120
@@ -85,7 +83,8 @@ def test_killed_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path, tex
     step = torch.load(last, weights_only=True)["step"]
     assert 0 < step < 8, "killed too late to test anything"
     resumed = run(data, tmp_path / "broken", text)
-    assert resumed.wait() == 0, resumed.stderr and resumed.stderr.read().decode()
+    for process in (whole, resumed):
+        assert process.wait() == 0, process.stderr and process.stderr.read().decode()
 
     one = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
     two = torch.load(last, weights_only=True)
