@@ -169,6 +169,7 @@ class BatchQueue(Generic[Payload, Result]):
         self._running: dict[int, _Running] = {}
         self._busy_seconds = 0.0
         self._closed = False
+        self._failure: Exception | None = None
         self._changed = threading.Condition(threading.RLock())
 
     def speed(self, model: str) -> Throughput:
@@ -210,15 +211,20 @@ class BatchQueue(Generic[Payload, Result]):
             return self._busy_seconds + sum(map(self._taken, self._running.values()))
 
     def put(self, entries: Sequence[Entry[Payload, Result]]) -> None:
-        """Append entries in order; all of them or none.
+        """Append entries in order; all of them or none. After `abort` they fail as those did that waited.
 
         Raises:
             AdmissionError: the queue is closed.
         """
         with self._changed:
+            now = self._clock()
+            if self._failure is not None:
+                for entry in entries:
+                    entry.queued_at = now
+                    entry.reply.set_exception(self._failure)
+                return
             if self._closed:
                 raise AdmissionError("draining", "the service is shutting down", self.backlog_seconds)
-            now = self._clock()
             for entry in entries:
                 entry.order = next(self._order)
                 entry.queued_at = now
@@ -277,9 +283,9 @@ class BatchQueue(Generic[Payload, Result]):
             self._changed.notify_all()
 
     def abort(self, error: Exception) -> None:
-        """Take no more entries, and fail all that wait."""
+        """Take no more entries, and fail all that wait, or come yet."""
         with self._changed:
-            self._closed = True
+            self._closed, self._failure = True, error
             waiting = [entry for entries in self._waiting.values() for entry in entries.values()]
             self._waiting.clear()
             self._images = 0

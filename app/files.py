@@ -9,22 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app import heic, inputs
-from app.batching import AdmissionError, BatchKey, BatchQueue
+from app.batching import BatchKey, BatchQueue
 from app.formats import HEIC, ImageError, ImageFormat, UnencodableImageError
 from app.image_headers import ImageLimits
 from app.images import Photograph, check_fits, decode, encode
 from app.inputs import PIPE, reason
 from app.outputs import Task
 from app.whole_files import write_whole
-from app.worker import (
-    DeviceFailedError,
-    DeviceWorker,
-    Job,
-    RestorationEntry,
-    RestorationQueue,
-    Restored,
-    compute_alone,
-)
+from app.worker import DeviceWorker, Job, RestorationEntry, RestorationQueue, Restored, compute_alone
 from model.perception import Perceived
 from model.prompts import Prompt
 from model.restorer import AbandonedError, Restorer
@@ -164,10 +156,7 @@ class Restoration:
             if isinstance(decoded, Outcome):
                 yield decoded
             elif not self._stopped:
-                try:
-                    self._put(decoded)
-                except AdmissionError:
-                    yield decoded.failed(DeviceFailedError("the device does not work any more"))
+                self._put(decoded)
         for reply in [future for future in self._restoring if future.done()]:
             decoded, _ = self._restoring.pop(reply)
             if reply.cancelled() or isinstance(reply.exception(), AbandonedError):
@@ -194,8 +183,8 @@ class Restoration:
         entry = RestorationEntry(
             key=BatchKey(self._restorer.name, *size), payload=Job(photograph.pixels, decoded.prompt)
         )
-        self._queue.put([entry])
         self._restoring[entry.reply] = decoded, entry
+        self._queue.put([entry])
 
     def _load(self, task: Task) -> _Decoded | Outcome:
         try:
